@@ -1,0 +1,206 @@
+"""The one place where providers meet aiohttp: one request per call, and every failure sorted into two buckets.
+
+``NotSent``: DNS failure, connection refused, TLS handshake failure, a request that could not be built, an ended lease.
+``OutcomeUnknown``: everything else, timeouts while connecting included.
+No error raised here carries a URL, a query or an aiohttp exception, not even as its hidden context.
+"""
+
+import asyncio
+import errno
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from aiohttp.client_reqrep import ClientRequest, ClientResponse
+from aiohttp.connector import Connection
+from yarl import URL
+
+from agents.providers.base import MAX_BODY, Reply
+from streams.errors import NotSent, OutcomeUnknown, ProviderError
+
+#: Seconds an idle connection is kept: below the five after which Apache closes one, because a request that meets a
+#: closing connection has an unknown outcome.
+KEEPALIVE_S = 4.0
+
+_NEVER_CONNECTED = (
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.ClientConnectorSSLError,
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+)
+_NEVER_BUILT = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+
+_not_after: ContextVar[float | None] = ContextVar("orderwatch_not_after", default=None)
+
+
+@contextmanager
+def sending_until(deadline: float) -> Iterator[None]:
+    """Inside this block no request leaves after ``deadline`` (an instant of ``time.monotonic()``): it is ``NotSent``.
+
+    For a process that was frozen and wakes up after its lease ended.
+    """
+    token = _not_after.set(deadline)
+    try:
+        yield
+    finally:
+        _not_after.reset(token)
+
+
+def sort_error(error: Exception) -> ProviderError:
+    """The bucket of a foreign error, as a new error without its text (aiohttp's texts hold URLs)."""
+    name = type(error).__name__
+    if isinstance(error, aiohttp.RedirectClientError):
+        return OutcomeUnknown(f"the provider answered with a redirect that cannot be read ({name})")
+    if isinstance(error, _NEVER_BUILT):
+        return NotSent(f"the request could not be built ({name}); expected a valid http(s) base_url")
+    if isinstance(error, _NEVER_CONNECTED):
+        return NotSent(f"no connection to the provider ({name})")
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno == errno.ECONNREFUSED:
+        return NotSent("the provider refused the connection")
+    if isinstance(error, TimeoutError):
+        return OutcomeUnknown("no answer from the provider in time")
+    return OutcomeUnknown(f"the connection to the provider failed ({name})")
+
+
+async def _never_resent(request: ClientRequest, handler: aiohttp.ClientHandlerType) -> ClientResponse:
+    """Middleware that turns connection failures into our own errors.
+
+    aiohttp sends a GET a second time, silently, when the server hangs up without an answer (aio-libs/aiohttp#10790),
+    and providers place orders by GET. Its retry looks for aiohttp's own errors and stands above the middlewares: an
+    error raised here passes it by.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        failure = sort_error(error)
+    raise failure  # outside the except block, so that the foreign error is not its context
+
+
+class _LeasedRequest(ClientRequest):
+    """Looks at the lease when the connection stands and the next step writes: as late as Python can."""
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        deadline = _not_after.get()
+        if deadline is not None and time.monotonic() > deadline:
+            raise NotSent("the lease of the attempt ended before the request left")
+        return await super().send(conn)
+
+
+class HttpClient:
+    """HTTP of one integration; implements ``base.Http``.
+
+    ``timeout_s`` is the hard limit of a whole call, body included; ``connect_timeout_s`` of TCP and TLS together.
+    Belongs to the event loop of its first call; ``close`` before that loop ends.
+    """
+
+    def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0, timeout_s: float = 20.0) -> None:
+        self._base = base_url.rstrip("/")
+        self._connect_timeout_s = connect_timeout_s
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int = MAX_BODY,
+    ) -> Reply:
+        """Send exactly one request and read its answer whole.
+
+        ``path`` is percent-encoded by the caller, ``query`` is encoded here: UTF-8, in the order given, so equal
+        arguments are equal bytes. A body above ``max_body`` bytes, before or after decompression, is OutcomeUnknown.
+        """
+        url = self._url(path, query)
+        sent = _request_headers(headers or {})
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                session = self._open()
+                async with session.request(method, url, headers=sent, allow_redirects=False) as response:
+                    body = await _read(response, max_body)
+                    return Reply(response.status, body, response.charset, _retry_after_s(response))
+        except TimeoutError:
+            failure: ProviderError = OutcomeUnknown(f"no whole answer from the provider within {self._timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = sort_error(error)
+        except zlib.error:
+            failure = OutcomeUnknown("the answer's compression is broken")
+        raise failure
+
+    async def close(self) -> None:
+        """Close every connection; later calls are NotSent."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        encoded = urlencode(query or {}, quote_via=quote, safe="", errors="replace")
+        try:
+            url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
+            if url.scheme in ("http", "https") and url.raw_host and url.port:
+                return url
+        except ValueError:
+            pass
+        raise NotSent("the request could not be built; expected a valid http(s) base_url")
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise NotSent("the connection to the provider is closed")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),  # the lane limits, not the pool
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+                middlewares=(_never_resent,),
+                request_class=_LeasedRequest,
+                cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would make the repeat of a request another request
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+def _request_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+            raise NotSent(f"header {name} holds a control character; expected one line of text")
+    return {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "orderwatch", **headers}
+
+
+async def _read(response: ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        return bytes(body)
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        raise OutcomeUnknown("the answer is compressed in a way that was not asked for")
+    inflate = zlib.decompressobj(wbits=47)  # gzip or zlib by its header
+    plain = inflate.decompress(bytes(body), limit + 1)  # never more than this, whatever a bomb unpacks to
+    if len(plain) > limit:
+        raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
+    if not inflate.eof:
+        raise OutcomeUnknown("the compressed answer is truncated")
+    return plain
+
+
+def _retry_after_s(response: ClientResponse) -> float | None:
+    """Seconds asked for by ``Retry-After``, at most a day; None when absent or unreadable."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return min(float(text), 86_400.0)
+    try:
+        at = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(at - time.time(), 0.0), 86_400.0)

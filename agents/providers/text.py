@@ -1,0 +1,114 @@
+"""From the bytes of an answer to text that is safe to keep: decoding, PINs, evidence without secrets."""
+
+import codecs
+import html
+import json
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+RAW_LIMIT = 2000
+MESSAGE_LIMIT = 500
+
+#: Character sets a shop may declare; Python knows more codecs, and some of them are not character sets.
+_CHARSETS = frozenset({
+    "utf-8", "ascii", "iso8859-1", "iso8859-9", "cp1252", "cp1254", "cp1256", "iso8859-6", "utf-16", "utf-16-le",
+    "utf-16-be",
+})  # fmt: skip
+_BLANK = " \t\r\n\f\v\u00a0"
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+_URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://\S+|\S+\?\S*=\S*")
+_FOLD = str.maketrans("İIıÜüŞşĞğÇçÖöÂâÎîÛû", "iiiuussggccooaaiiuu")
+_DASHES = frozenset("-–— \u00a0")
+
+
+def decode(body: bytes, charset: str | None = None) -> str:
+    """Text of a body: the declared charset, else strict UTF-8, else windows-1254. One BOM and blanks at both ends are
+    dropped, and so are characters no database column takes. Never raises.
+    """
+    if body.startswith(codecs.BOM_UTF8):
+        body, charset = body[3:], None
+    for name in (_known(charset), "utf-8"):
+        if name:
+            try:
+                return clean(body.decode(name))
+            except UnicodeDecodeError:
+                continue
+    return clean(body.decode("cp1254", errors="replace"))
+
+
+def clean(text: str) -> str:
+    """Without one BOM, control characters and lone surrogates, and trimmed (NBSP counts as blank)."""
+    return _CONTROL.sub("", text.removeprefix("\ufeff")).strip(_BLANK)
+
+
+def is_html(text: str) -> bool:
+    """Whether this is a page (or a PHP warning before an answer), not an answer."""
+    return text.lstrip(_BLANK).startswith("<")
+
+
+def fold(text: str) -> str:
+    """Lower case without Turkish marks, for finding words: ``KÜPÜR`` -> ``kupur``."""
+    return text.translate(_FOLD).lower()
+
+
+def read_json(text: str) -> Any:
+    """The document, with decimals exact and nested at most 40 deep; raises ``ValueError`` and nothing else."""
+    try:
+        document = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    except (RecursionError, ArithmeticError) as error:  # 100,000 brackets, or an exponent no Decimal has
+        raise ValueError("not a readable document") from error
+    _refuse_deep(document, 40)
+    return document
+
+
+def read_pin(value: object) -> str | None:
+    """The PIN in a field, whole; None for nothing, blanks or dashes."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    text = clean(str(value))
+    return None if not text or set(text) <= _DASHES else text
+
+
+def one_line(text: str, secrets: Iterable[str] = ()) -> str:
+    """A provider's own words for people: one line, no URL, no ``secrets``, at most 500 characters."""
+    line = " ".join(clean(hide(text, secrets)).split())
+    return _URL.sub("[url]", line)[:MESSAGE_LIMIT]
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with every secret masked, in plain, percent-encoded and HTML-escaped form."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        in_json = json.dumps(secret)[1:-1]
+        for form in (secret, quote(secret, safe=""), quote_plus(secret), html.escape(secret), in_json,
+                     in_json.replace("/", "\\/")):  # fmt: skip
+            text = text.replace(form, MASK)
+    return text
+
+
+def evidence(text: str, secrets: Iterable[str] = ()) -> str:
+    """The redacted body to keep with an attempt."""
+    return _CONTROL.sub("", hide(text, secrets))[:RAW_LIMIT]
+
+
+def _known(charset: str | None) -> str | None:
+    try:
+        name = codecs.lookup(charset or "").name
+    except (LookupError, ValueError):
+        return None
+    return name if name in _CHARSETS else None
+
+
+def _refuse_deep(value: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError("nested too deep")
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _refuse_deep(inner, levels - 1)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

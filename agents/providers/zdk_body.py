@@ -1,0 +1,139 @@
+"""The JSON of ZDK shops, in all its shapes: where the order is, its word, its ids, its texts, its error code.
+
+Pure functions that never raise. An unreadable document is None.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from agents.providers.text import MASK, clean, evidence, fold, read_json, read_pin
+
+Document = Mapping[str, Any]
+
+_HOLDS_PIN = frozenset({"pin", "pins", "replay", "replay_api", "serial", "voucher"})
+_FIRST_PIN = re.compile(r'(?i)"(?:pins?|replay|replay_api|serial|voucher)"')
+_ERROR_WORDS = ("error", "fail")
+
+
+def read_document(text: str, *, rows_allowed: bool = False) -> Document | None:
+    """The object of a body; with ``rows_allowed`` a bare array counts as ``{"data": array}``."""
+    try:
+        document = read_json(text)
+    except ValueError:
+        return None
+    if rows_allowed and isinstance(document, list):
+        return {"data": document}
+    return document if isinstance(document, dict) else None
+
+
+def error_code(document: Document, harmless: Collection[int]) -> int | None:
+    """The number that stands where an error code belongs; None without one, and for a harmless one."""
+    for key in ("code", "error_code", "errorCode", "status"):
+        value = document.get(key)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value not in harmless:
+            return value
+    return None
+
+
+def says_error(document: Document) -> bool:
+    """Whether the envelope calls itself a failure."""
+    word = document.get("status")
+    return document.get("success") is False or (isinstance(word, str) and fold(clean(word)) in _ERROR_WORDS)
+
+
+def order_of(document: Document) -> Document:
+    """The order in the answer of a placement: ``data``, its only element, or the document itself when it is flat."""
+    data = document.get("data", document)
+    if isinstance(data, list):
+        data = data[0] if len(data) == 1 else {}
+    if not isinstance(data, dict):
+        return {}
+    return data if ids_of(data) or "data" not in document else {**document, **data}
+
+
+def rows_of(document: Document) -> Sequence[Document] | None:
+    """The orders in the answer of a check; None when this is not a list of orders."""
+    if says_error(document):
+        return None
+    data = document.get("data")
+    if data is None and decision(document) and ids_of(document):
+        data = document
+    rows = [data] if isinstance(data, dict) else data
+    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else None
+
+
+def decision(row: Document) -> str | None:
+    """The decision word, folded; the envelope's own OK and ERROR are not decisions."""
+    for key in ("status", "state"):
+        value = row.get(key)
+        if isinstance(value, str) and (word := fold(clean(value))) and word not in ("ok", *_ERROR_WORDS):
+            return word
+    return None
+
+
+def ids_of(row: Document) -> list[str]:
+    """Every id the provider gives this order, the most specific first."""
+    values = (row.get(key) for key in ("order_id", "orderId", "id"))
+    return [text for value in values if (text := read_pin(value)) and len(text) <= 255]
+
+
+def first_id(row: Document) -> str | None:
+    return next(iter(ids_of(row)), None)
+
+
+def texts(value: Any, levels: int = 4) -> Iterator[str]:
+    """The texts of a reply in any of its shapes: text, list of texts, list of ``{"replay": [...]}``."""
+    if isinstance(value, dict) and levels:
+        yield from texts(value.get("replay"), levels - 1)
+    elif isinstance(value, list) and levels:
+        for inner in value:
+            yield from texts(inner, levels - 1)
+    elif (text := read_pin(value)) is not None:
+        yield text
+
+
+def note_of(row: Document) -> str:
+    """The provider's words beside a reply."""
+    values = (row.get(key) for key in ("note", "message", "msg", "error"))
+    return next((value for value in values if isinstance(value, str) and value.strip()), "")
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """Evidence without codes: every value where a PIN can stand is masked; an unreadable rest is cut off there."""
+    try:
+        document = read_json(text)
+    except ValueError:
+        found = _FIRST_PIN.search(text)
+        return evidence(text[: found.start()] + MASK if found else text, secrets)
+    return redact_document(document, secrets)
+
+
+def redact_document(document: Any, secrets: Sequence[str]) -> str:
+    """As ``redact``, for what is already read."""
+    pins: list[str] = []
+    masked = _masked(document, pins)
+    return evidence(json.dumps(masked, ensure_ascii=False, default=str), (*secrets, *pins))
+
+
+def _masked(value: Any, pins: list[str]) -> Any:
+    """A copy without the values that can be PINs, which are collected in ``pins``: a note may repeat one."""
+    if isinstance(value, list):
+        return [_masked(inner, pins) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    copy: dict[str, Any] = {}
+    for key, inner in value.items():
+        secret = inner not in (None, "", []) and (key.lower() in _HOLDS_PIN or _code_of_letters(key, inner))
+        if secret:
+            pins.extend(texts(inner))
+        copy[key] = MASK if secret else _masked(inner, pins)
+    return copy
+
+
+def _code_of_letters(key: str, value: object) -> bool:
+    """``code`` is an error code when it is a number; a shop that puts a voucher there must not reach the evidence."""
+    return key.lower() == "code" and isinstance(value, str) and not value.isdigit()
