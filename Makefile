@@ -1,0 +1,51 @@
+# Every target sets itself up: .venv from requirements.lock, once, and again when that or pyproject.toml changed.
+# Needed: python3 >= 3.11 and a package index; `make kafka` also Java 17 and Maven.
+# ARGS goes to the command: make demo ARGS=--json, make test ARGS="-k ledger".
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: demo test check kafka lock clean help
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/ready
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+
+demo: $(READY)  ## run the whole pipeline on bundled servers and compare the four books
+	@$(BIN)/orderwatch demo $(ARGS)
+
+test: $(READY)  ## unit, contract and integration suites on bundled servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
+	@$(BIN)/python -m pytest -m kafka $(ARGS)
+
+lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	    --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:  ## remove everything that make and the tests made, .venv included
+	@rm -rf .venv .cache .orderwatch build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@awk -F ':.*## *' '/^[a-z]+:.*## /{ printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Orderwatch needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@total=$$(grep -c '==' requirements.lock); echo "Installing about $$total packages into .venv (once)"; \
+	    $(INSTALL) --require-hashes -r requirements.lock \
+	    | awk -v total=$$total '/^(Collecting|Requirement already)/ { if (++n % 10 == 0) { print "  " n " of " total; fflush() } }'
+	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
