@@ -1,0 +1,150 @@
+"""The Faust app: reads the configuration, opens no connection. Start it with ``python -m faust -A streams.app worker``.
+
+The agents are named as text only; what they work with is opened by ``agents.wiring`` when the app starts.
+"""
+
+import asyncio
+import os
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers import aiokafka as driver
+
+from streams.config import Config, KafkaConfig, load
+from streams.errors import ConfigError
+from streams.logs import logging_config
+
+#: A fetch request waits this long for new records. Faust's 1.5 s makes a partition that fell quiet wait for it.
+_FETCH_WAIT_MS = 100
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
+        return consumer
+
+
+class _Consumer(driver.Consumer):  # type: ignore[misc]
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):  # type: ignore[misc]
+    Consumer = _Consumer
+
+
+class App(faust.App):  # type: ignore[misc]
+    """Faust's app with two hooks: parts open before the agents run, and close after the work in flight is done."""
+
+    settings: Config
+    opening: Hook | None = None
+    draining: Hook | None = None
+    closing: Hook | None = None
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if self.opening is not None:
+            await self.opening()
+
+    async def on_stop(self) -> None:
+        if self.draining is not None:
+            await self.draining()
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        if self.closing is not None:
+            await self.closing()
+
+
+def build(config: Config) -> App:
+    """The app of a configuration whose broker is known."""
+    kafka = config.kafka
+    app = App(
+        f"{kafka.topic_prefix}orderwatch",
+        broker=[f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(kafka),
+        broker_session_timeout=kafka.session_timeout,
+        broker_heartbeat_interval=kafka.session_timeout / 5,
+        broker_rebalance_timeout=kafka.rebalance_timeout,
+        broker_request_timeout=max(kafka.rebalance_timeout, kafka.session_timeout) + 30,
+        broker_commit_interval=0.5,
+        broker_max_poll_records=500,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+        store="memory://",
+        datadir=os.environ.get("ORDERWATCH_DATADIR", ".orderwatch/faust"),
+        topic_partitions=kafka.partitions,
+        topic_replication_factor=kafka.replication_factor,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=False,  # the pools wait for their own work, see agents.pool
+        stream_buffer_maxsize=1000,
+        web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
+        web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
+        web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),
+        autodiscover=["agents.flow"],
+        logging_config=logging_config(config.worker.log_level, config.worker.log_format),
+    )
+    app.settings = config
+    return app
+
+
+def _credentials(kafka: KafkaConfig) -> Any:
+    security = kafka.security
+    context: ssl.SSLContext | None = None
+    if security.protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=security.ca)
+        if security.cert:
+            context.load_cert_chain(security.cert, security.key)
+    if security.protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=security.mechanism,
+            username=security.username,
+            password=security.password.get_secret_value() if security.password else None,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
+def config_path() -> Path:
+    """Where the configuration is: ``$ORDERWATCH_CONFIG``, else ``config.yaml`` here."""
+    return Path(os.environ.get("ORDERWATCH_CONFIG", "config.yaml"))
+
+
+def _app() -> App:
+    if sys.platform != "win32":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        config = load(config_path(), os.environ)
+        if config.kafka.bootstrap_servers == "embedded":
+            raise ConfigError(
+                "config.yaml: kafka.bootstrap_servers is embedded; expected host:port for a plain Faust worker: "
+                "set KAFKA_BOOTSTRAP_SERVERS, or start `orderwatch worker`, which brings the bundled broker"
+            )
+        return build(config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - before logging exists
+        raise SystemExit(2) from None
+
+
+def __getattr__(name: str) -> App:
+    """``app`` is built when it is first asked for, so that importing a word from here needs no configuration."""
+    if name != "app":
+        raise AttributeError(name)
+    globals()["app"] = app = _app()
+    return app

@@ -1,0 +1,163 @@
+"""The delay line: every retry tier waits in Kafka, not in memory.
+
+Inside a partition of a tier the order of arrival is the order of due times, so only the head has to be looked at: a
+partition sleeps (paused) until its head is due, then everything due moves to ``orders.check`` and is committed once
+the broker acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
+"""
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+
+from streams.config import KafkaConfig
+from streams.errors import BrokerUnavailable, EventError
+from streams.kafka import Outgoing, consumer_settings
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+_IDLE_S = 0.05
+_AWAY_S = 1.0
+
+#: Writes records and completes when the broker has them; called from this thread.
+Forward = Callable[[Sequence[Outgoing]], "Future[None]"]
+#: The dead letter of a record that cannot be read: (record, reason) -> record to write instead.
+Park = Callable[[Message, str], Outgoing]
+
+
+class _Due(msgspec.Struct):
+    due_at: datetime
+
+
+class DelayLine:
+    """One consumer thread per worker, in a consumer group of its own. ``now`` is database time; nothing is early."""
+
+    def __init__(self, kafka: KafkaConfig, group: str, forward: Forward, park: Park, now: Callable[[], datetime]
+                 ) -> None:  # fmt: skip
+        self._kafka = kafka
+        self._forward = forward
+        self._park = park
+        self._now = now
+        self._prefix = kafka.topic_prefix
+        self._stop = threading.Event()
+        self._sleeping: dict[tuple[str, int], datetime] = {}
+        self._decode = msgspec.json.Decoder(_Due).decode
+        # Little is fetched ahead: a partition that sleeps drops what it had and reads it again when it wakes.
+        self._consumer = Consumer(
+            consumer_settings(kafka, group)
+            | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 100}
+        )
+        self._thread = threading.Thread(target=self._run, name="delay-line", daemon=True)
+
+    def start(self) -> None:
+        """Subscribe to every tier there is, also to those that the configuration no longer names."""
+        pattern = f"^{re.escape(self._prefix + 'orders.retry.')}[0-9]+m?s$"
+        self._consumer.subscribe([pattern], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Finish the move under way and leave the group. Blocks."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def sleeping(self) -> dict[tuple[str, int], datetime]:
+        """(topic, partition) -> when its head is due, for partitions that sleep now."""
+        return dict(self._sleeping)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # A pause is worth nothing after a rebalance: each head is looked at again.
+        self._forget(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._forget(partitions)
+
+    def _forget(self, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._sleeping.pop((partition.topic, partition.partition), None)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                except (KafkaException, BrokerUnavailable, EventError) as error:
+                    log.warning("delay line held: %s", error)
+                    self._rewind()
+                    self._stop.wait(_AWAY_S)
+        finally:
+            self._consumer.close()
+
+    def _turn(self) -> None:
+        self._wake()
+        records = [record for record in self._consumer.consume(_BATCH, self._patience_s()) if not _failed(record)]
+        due: list[Outgoing] = []
+        moved: dict[tuple[str, int], int] = {}
+        asleep: set[tuple[str, int]] = set()
+        now = self._now()
+        for record in records:
+            place = (record.topic(), record.partition())
+            if place in asleep or place in self._sleeping:
+                continue
+            try:
+                due_at = self._decode(record.value() or b"").due_at
+                too_early = due_at > now
+            except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+                due.append(self._park(record, "malformed"))
+            else:
+                if too_early:
+                    asleep.add(place)
+                    self._sleep(place, record.offset(), due_at)
+                    continue
+                due.append(Outgoing("orders.check", record.key(), record.value(), list(record.headers() or [])))
+            moved[place] = record.offset() + 1
+        if due:
+            self._forward(due).result()
+            self._consumer.commit(
+                offsets=[TopicPartition(*place, offset) for place, offset in moved.items()], asynchronous=True
+            )
+
+    def _sleep(self, place: tuple[str, int], offset: int, due_at: datetime) -> None:
+        partition = TopicPartition(*place, offset)
+        self._consumer.pause([partition])
+        self._consumer.seek(partition)
+        self._sleeping[place] = due_at
+
+    def _wake(self) -> None:
+        now = self._now()
+        ready = [place for place, due_at in self._sleeping.items() if due_at <= now]
+        for place in ready:
+            del self._sleeping[place]
+        if ready:
+            self._consumer.resume([TopicPartition(*place) for place in ready])
+
+    def _patience_s(self) -> float:
+        """How long to wait for a record: no longer than until the next head is due."""
+        if not self._sleeping:
+            return _IDLE_S * 4
+        until = (min(self._sleeping.values()) - self._now()).total_seconds()
+        return min(max(until, 0.001), _IDLE_S * 4)
+
+    def _rewind(self) -> None:
+        """After a failed move: read again from the last commit."""
+        try:
+            assigned = self._consumer.assignment()
+            for partition in self._consumer.committed(assigned, timeout=5.0):
+                place = (partition.topic, partition.partition)
+                self._sleeping.pop(place, None)
+                start = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
+                self._consumer.seek(TopicPartition(*place, start))
+            self._consumer.resume(assigned)
+        except KafkaException as error:
+            log.warning("delay line could not rewind: %s", error)
+
+
+def _failed(record: Any) -> bool:
+    """Transient consumer events are librdkafka's to repair; they are not records."""
+    return record.error() is not None
