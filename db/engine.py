@@ -1,0 +1,62 @@
+"""One way to reach PostgreSQL: the engine, its settings, and what a lost connection is called here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from streams.errors import StoreUnavailable
+
+#: SQLSTATE classes and codes that say "not now", not "never": connection trouble, shutdown, too many clients,
+#: serialization failures, deadlocks, lock timeouts, read-only after a failover.
+_PASSING = ("08", "57P", "53", "40", "55P03", "25006")
+
+
+def connect(url: str, pool_size: int = 6) -> sa.Engine:
+    """An engine; opens nothing yet. Sessions speak UTC, and no error text ever shows a parameter."""
+    return sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg2"),  # a bare "postgresql://" would mean psycopg 3
+        pool_size=pool_size,
+        max_overflow=4,
+        pool_pre_ping=False,  # a lost connection is an answer we handle; a ping per statement is not free
+        pool_recycle=1800,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "orderwatch",
+            "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+
+@contextmanager
+def answering(engine: sa.Engine | None = None) -> Iterator[None]:
+    """Turn "the database did not answer" into ``StoreUnavailable``; every other error is a defect and passes.
+
+    With an engine, its pooled connections are dropped too: after a failover each of them is dead.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        if engine is not None:
+            engine.dispose()
+        raise StoreUnavailable(f"PostgreSQL did not answer ({_what(error)})") from None
+    except DBAPIError as error:
+        if error.connection_invalidated or (_code(error) or "").startswith(_PASSING):
+            if engine is not None:
+                engine.dispose()  # a server that became read-only answers on, so its connections would stay
+            raise StoreUnavailable(f"PostgreSQL did not answer ({_what(error)})") from None
+        raise
+
+
+def _code(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "pgcode", None)
+
+
+def _what(error: DBAPIError) -> str:
+    code = _code(error)
+    return f"{type(error.orig).__name__}{f' {code}' if code else ''}"

@@ -1,0 +1,63 @@
+"""One worker at a time: a lock in the database that dies with its holder, and the time of the last pass."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.engine import answering
+
+
+class Leader:
+    """Runs a job on one of many workers, no more often than asked for. Raises ``StoreUnavailable``."""
+
+    def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._executor = executor
+
+    async def run(self, job: str, every_s: float, work: Callable[[], Awaitable[dict[str, Any]]]) -> bool:
+        """Do ``work`` if nobody did within ``every_s`` and nobody is at it; its result is kept in ``service_state``."""
+        loop = asyncio.get_running_loop()
+        connection = await loop.run_in_executor(self._executor, self._acquire, job, every_s)
+        if connection is None:
+            return False
+        try:
+            result = await work()
+            await loop.run_in_executor(self._executor, self._note, connection, job, result)
+        finally:
+            await loop.run_in_executor(self._executor, connection.close)
+        return True
+
+    def _acquire(self, job: str, every_s: float) -> sa.Connection | None:
+        """A connection whose open transaction holds the lock, so that it is freed however the holder ends."""
+        with answering(self._engine):
+            connection = self._engine.connect()
+            try:
+                mine = connection.execute(
+                    sa.text(
+                        "select pg_try_advisory_xact_lock(hashtextextended(:job, 0)) and not exists ("
+                        "select 1 from service_state where key = :job and at > now() - make_interval(secs => :every))"
+                    ),
+                    {"job": job, "every": every_s},
+                ).scalar_one()
+            except BaseException:
+                connection.close()
+                raise
+            if not mine:
+                connection.close()
+                return None
+            return connection
+
+    def _note(self, connection: sa.Connection, job: str, result: dict[str, Any]) -> None:
+        with answering(self._engine):
+            connection.execute(
+                sa.text(
+                    "insert into service_state (key, value, at) values (:job, cast(:value as jsonb), clock_timestamp())"
+                    " on conflict (key) do update set value = excluded.value, at = excluded.at"
+                ),
+                {"job": job, "value": json.dumps(result)},
+            )
+            connection.commit()

@@ -1,0 +1,267 @@
+"""The ledger: the only guard against buying twice. Every write is one statement for many orders, guarded per order.
+
+Rows travel as one JSON parameter; PostgreSQL unpacks it. A write names the revision it was decided on and is refused
+when the order has moved since, so a decision never lands on a state that it did not see.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from db.batch import Batcher
+from db.clock import Clock
+from db.engine import answering
+from db.rows import Attempt, Change, Key, Order, OrderState
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+_decode_state = msgspec.json.Decoder(OrderState, strict=False).decode
+
+#: Columns that a change may write; the rest is set once, when the row is born.
+_ORDER_MUTABLE = (
+    "status", "external_status", "version", "last_event", "last_event_at", "lines", "attempts", "waiting",
+    "waiting_since", "raised", "next_check_at", "check_number", "finished_at",
+)  # fmt: skip
+_ATTEMPT_COLUMNS = tuple(field for field in Attempt.__struct_fields__ if field != "created_at")
+_ATTEMPT_MUTABLE = tuple(
+    column for column in _ATTEMPT_COLUMNS
+    if column not in {"attempt", "line", "quantity", "integration_id", "provider", "reference", "wire"}
+)  # fmt: skip
+
+_WRITE_ATTEMPTS = f"""
+    insert into attempts (tenant_id, order_id, {", ".join(_ATTEMPT_COLUMNS)})
+    select k.tenant_id, k.order_id,
+        {", ".join(
+            "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
+            " else a.lease_until end" if column == "lease_until"
+            else "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
+            " else a.next_check_at end" if column == "next_check_at"
+            else f"a.{column}" for column in _ATTEMPT_COLUMNS)}
+    from guarded k, json_populate_recordset(null::attempts, k.attempts) a
+    order by k.tenant_id, k.order_id, a.attempt
+    on conflict (tenant_id, order_id, attempt) do update set
+        {", ".join(f"{column} = excluded.{column}" for column in _ATTEMPT_MUTABLE)}
+    returning tenant_id, order_id, attempt, lease_until"""
+
+_WRITE_STEPS = """
+    insert into order_events (tenant_id, order_id, step, attempt, actor, details)
+    select k.tenant_id, k.order_id, s.step, s.attempt, s.actor, s.details
+    from guarded k, json_to_recordset(k.steps) as s(step text, attempt int, actor text, details jsonb)"""
+
+_INPUT = """
+with input as materialized (
+    select * from json_to_recordset(%s::json) as x(
+        i int, tenant_id text, order_id text, rev int, head json, attempts json, steps json,
+        lease_attempt int, lease_s float8, only_expired int)
+)"""
+
+# The guard is evaluated again after a lock wait (READ COMMITTED), so of two racing writers one finds nothing.
+_APPLY = f"""{_INPUT}, guarded as materialized (
+    select i.* from ledger_orders l join input i using (tenant_id, order_id)
+    where l.rev = i.rev and (i.only_expired is null or exists (
+        select 1 from attempts a where a.tenant_id = i.tenant_id and a.order_id = i.order_id
+        and a.attempt = i.only_expired and a.state = 'sending' and a.lease_until < clock_timestamp()))
+    order by l.tenant_id, l.order_id for update of l
+), head as (
+    update ledger_orders l set rev = l.rev + 1, {", ".join(f"{column} = h.{column}" for column in _ORDER_MUTABLE)}
+    from guarded k, json_populate_record(null::ledger_orders, k.head) h
+    where l.tenant_id = k.tenant_id and l.order_id = k.order_id
+), written as ({_WRITE_ATTEMPTS}
+), timeline as ({_WRITE_STEPS}
+)
+select k.i, w.lease_until, clock_timestamp() from guarded k
+left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
+
+# The primary key decides who opens an order; the loser writes nothing at all.
+_OPEN = f"""{_INPUT}, head as (
+    insert into ledger_orders (tenant_id, order_id, fingerprint, request, deadline_at, accepted_at,
+        {", ".join(_ORDER_MUTABLE)})
+    select i.tenant_id, i.order_id, h.fingerprint, h.request, h.deadline_at, h.accepted_at,
+        {", ".join(f"h.{column}" for column in _ORDER_MUTABLE)}
+    from input i, json_populate_record(null::ledger_orders, i.head) h order by 1, 2
+    on conflict do nothing
+    returning tenant_id, order_id, request
+), guarded as materialized (
+    select i.*, h.request from input i join head h using (tenant_id, order_id)
+), view as (
+    insert into orders (tenant_id, order_id, package_id, quantity, user_identifier, extra_field, status,
+        external_status, created_at)
+    select k.tenant_id, k.order_id, r.package_id, coalesce(r.quantity, 1), r.user_identifier, r.extra_field,
+        'pending', 'not_sent', r.created_at
+    from guarded k, jsonb_to_record(k.request) as r(
+        package_id text, quantity int, user_identifier text, extra_field text, created_at timestamptz)
+    order by 1, 2
+    on conflict do nothing
+), written as ({_WRITE_ATTEMPTS}
+), timeline as ({_WRITE_STEPS}
+)
+select k.i, w.lease_until, clock_timestamp() from guarded k
+left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
+
+_LOAD = """
+with input as (select * from json_to_recordset(%s::json) as x(i int, tenant_id text, order_id text))
+select i.i, json_build_object('order', row_to_json(l), 'attempts', coalesce((
+        select json_agg(a order by a.attempt) from attempts a
+        where a.tenant_id = l.tenant_id and a.order_id = l.order_id), '[]'::json))::text, clock_timestamp()
+from input i join ledger_orders l using (tenant_id, order_id)"""
+
+
+class Due(NamedTuple):
+    """An overdue check: what the sweeper repairs. Attempt 0 is the dispatch of an order with no live attempt."""
+
+    tenant_id: str
+    order_id: str
+    attempt: int
+    check_number: int
+    due_at: datetime
+
+
+_OVERDUE = """
+select tenant_id, order_id, attempt, check_number, next_check_at from (
+    (select tenant_id, order_id, attempt, check_number, next_check_at from attempts
+     where next_check_at < now() - make_interval(secs => :slack)
+     and (next_check_at, tenant_id, order_id, attempt) > (:at, :tenant, :order, :attempt)
+     order by next_check_at, tenant_id, order_id, attempt limit :page)
+    union all
+    (select tenant_id, order_id, 0, check_number, next_check_at from ledger_orders
+     where next_check_at < now() - make_interval(secs => :slack)
+     and (next_check_at, tenant_id, order_id, 0) > (:at, :tenant, :order, :attempt)
+     order by next_check_at, tenant_id, order_id limit :page)
+) due order by next_check_at, tenant_id, order_id, attempt limit :page"""
+
+_PENDING = """
+select tenant_id, order_id from ledger_orders
+where finished_at is null and external_status <> 'expired'
+and accepted_at < now() - make_interval(secs => :older) and not raised @> cast(:raised as jsonb)
+and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
+
+_EXPIRING = """
+select tenant_id, order_id from ledger_orders
+where finished_at is null and external_status <> 'expired' and deadline_at < now()
+and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
+
+_UNTOLD = """
+select l.tenant_id, l.order_id from ledger_orders l join orders o using (tenant_id, order_id)
+where l.version > o.version and l.last_event_at < now() - make_interval(secs => :slack)
+and (l.tenant_id, l.order_id) > (:tenant, :order) order by l.tenant_id, l.order_id limit :page"""
+
+_WAITING = """
+select tenant_id, order_id, 0 as attempt, check_number, coalesce(waiting_since, accepted_at) from ledger_orders
+where finished_at is null and external_status <> 'expired' and waiting = any(:codes) and next_check_at is null
+and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
+
+
+class Ledger:
+    """The attempts of all orders, in PostgreSQL. Every method raises ``StoreUnavailable`` when it does not answer."""
+
+    def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor, clock: Clock) -> None:
+        self._engine = engine
+        self._executor = executor
+        self._clock = clock
+        self._open: Batcher[Change, Change | None] = Batcher(partial(self._write, _OPEN), _key_of, executor)
+        self._apply: Batcher[Change, Change | None] = Batcher(partial(self._write, _APPLY), _key_of, executor)
+        self._load: Batcher[Key, OrderState | None] = Batcher(self._read, lambda key: key, executor)
+
+    async def open(self, change: Change) -> Change | None:
+        """Write a new order down, with its first attempts. None when the order is already known: then ``load`` it."""
+        return await self._open(change)
+
+    async def apply(self, change: Change) -> Change | None:
+        """Write a decision. Returns it with ``order.rev`` and lease as stored, or None when the order moved first."""
+        return await self._apply(change)
+
+    async def load(self, key: Key) -> OrderState | None:
+        """The order as it stands, or None when it was never accepted."""
+        return await self._load(key)
+
+    async def overdue(self, after: Due | None, slack_s: float, page: int) -> list[Due]:
+        """Checks that are overdue by more than ``slack_s``, oldest first, the page after ``after``."""
+        start = after or Due("", "", -1, 0, datetime.fromisoformat("0001-01-02T00:00:00+00:00"))
+        rows = await self._query(
+            _OVERDUE, slack=slack_s, page=page, at=start.due_at, tenant=start.tenant_id, order=start.order_id,
+            attempt=start.attempt,
+        )  # fmt: skip
+        return [Due(*row) for row in rows]
+
+    async def pending_longer(self, after: Key, older_s: float, code: str, discriminator: str, page: int) -> list[Key]:
+        """Open orders older than ``older_s`` for which this attention was not raised yet."""
+        raised = _encode([{"code": code, "discriminator": discriminator}]).decode()
+        rows = await self._query(_PENDING, older=older_s, raised=raised, tenant=after[0], order=after[1], page=page)
+        return [(row[0], row[1]) for row in rows]
+
+    async def past_deadline(self, after: Key, page: int) -> list[Key]:
+        """Open orders whose deadline has passed and that were not yet given up asking about."""
+        return [(row[0], row[1]) for row in await self._query(_EXPIRING, tenant=after[0], order=after[1], page=page)]
+
+    async def untold(self, after: Key, slack_s: float, page: int) -> list[Key]:
+        """Orders whose last status change has not reached the ``orders`` view for more than ``slack_s``."""
+        rows = await self._query(_UNTOLD, slack=slack_s, tenant=after[0], order=after[1], page=page)
+        return [(row[0], row[1]) for row in rows]
+
+    async def waiting(self, after: Key, codes: Sequence[str], page: int) -> list[Due]:
+        """Orders that wait with one of these codes and have nothing scheduled."""
+        rows = await self._query(_WAITING, codes=list(codes), tenant=after[0], order=after[1], page=page)
+        return [Due(*row) for row in rows]
+
+    async def _query(self, text: str, **values: Any) -> Sequence[Any]:
+        def run() -> Sequence[Any]:
+            with answering(self._engine), self._engine.connect() as connection:
+                return connection.execute(sa.text(text), values).all()
+
+        return await self._clock.loop().run_in_executor(self._executor, run)
+
+    def _write(self, statement: str, changes: Sequence[Change]) -> list[Change | None]:
+        rows = [
+            {
+                "i": i,
+                "tenant_id": change.order.tenant_id,
+                "order_id": change.order.order_id,
+                "rev": change.order.rev,
+                "head": change.order,
+                "attempts": change.attempts,
+                "steps": change.steps,
+                "lease_attempt": change.lease[0] if change.lease else None,
+                "lease_s": change.lease[1] if change.lease else None,
+                "only_expired": change.only_expired,
+            }
+            for i, change in enumerate(changes)
+        ]
+        with answering(self._engine), self._engine.begin() as connection:
+            written = connection.exec_driver_sql(statement, (_encode(rows).decode(),)).all()
+            self._clock.observe(written[-1][2] if written else None)
+        stored: list[Change | None] = [None] * len(changes)
+        for i, lease_until, _ in written:
+            stored[i] = _as_stored(changes[i], lease_until, born=statement is _OPEN)
+        return stored
+
+    def _read(self, keys: Sequence[Key]) -> list[OrderState | None]:
+        rows = [{"i": i, "tenant_id": key[0], "order_id": key[1]} for i, key in enumerate(keys)]
+        with answering(self._engine), self._engine.connect() as connection:
+            found = connection.exec_driver_sql(_LOAD, (_encode(rows).decode(),)).all()
+        states: list[OrderState | None] = [None] * len(keys)
+        for i, text, now in found:
+            states[i] = _decode_state(text)
+            self._clock.observe(now)
+        return states
+
+
+def _key_of(change: Change) -> Key:
+    return change.order.key
+
+
+def _as_stored(change: Change, lease_until: datetime | None, *, born: bool) -> Change:
+    """The change with what the database added to it."""
+    head: Order = msgspec.structs.replace(change.order, rev=change.order.rev if born else change.order.rev + 1)
+    rows = change.attempts
+    if change.lease is not None:
+        rows = [
+            msgspec.structs.replace(row, lease_until=lease_until, next_check_at=lease_until)
+            if row.attempt == change.lease[0]
+            else row
+            for row in rows
+        ]
+    return msgspec.structs.replace(change, order=head, attempts=rows)

@@ -1,0 +1,311 @@
+"""What people ask about orders: reads for the command line and the screens, never used on the way of an order.
+
+Instants come back as aware UTC. Every function raises ``StoreUnavailable`` when the database does not answer.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from db import models as m
+from db.engine import answering
+from db.rows import Attempt, Key, Order
+from streams.order import AttemptState
+
+Row = Mapping[str, Any]
+
+#: Columns that ``Order`` and ``Attempt`` have a place for.
+_ORDER = [m.ledger_orders.c[name] for name in Order.__struct_fields__]
+_ATTEMPT = [m.attempts.c[name] for name in Attempt.__struct_fields__]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything known about one order, read in one moment of the database's clock (``now``).
+
+    ``order`` is None when the ledger never accepted it, ``view`` when the projection has not shown it yet. ``events``
+    are the newest steps, oldest first. ``absent_needed`` says per integration how many consistent absent answers
+    prove that it has no such order; whoever knows the profiles fills it in.
+    """
+
+    tenant_id: str
+    order_id: str
+    now: datetime
+    order: Order | None
+    attempts: Sequence[Attempt]
+    view: Row | None
+    events: Sequence[Row]
+    attention: Sequence[Row]
+    dead_letters: Sequence[Row]
+    absent_needed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list; None leaves a condition out. ``waiting`` is an attention code, or ``any``."""
+
+    tenant_id: str | None = None
+    status: str | None = None
+    external_status: str | None = None
+    integration_id: str | None = None
+    older_than_s: float | None = None
+    waiting: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page of orders ended; the next page starts behind it."""
+
+    created_at: datetime
+    tenant_id: str
+    order_id: str
+
+
+def snapshot(engine: sa.Engine, tenant_id: str, order_id: str, steps: int = 200) -> Snapshot:
+    """One order with at most ``steps`` of its newest timeline rows; empty when nobody ever heard of it."""
+    key = {"tenant_id": tenant_id, "order_id": order_id}
+    with answering(), engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        order = _one(connection, sa.select(*_ORDER).filter_by(**key))
+        attempts = _all(connection, sa.select(*_ATTEMPT).filter_by(**key).order_by(m.attempts.c.attempt))
+        view = _one(connection, sa.select(m.orders).filter_by(**key))
+        newest = sa.select(m.order_events).filter_by(**key).order_by(m.order_events.c.id.desc()).limit(steps)
+        events = _all(connection, newest)
+        attention = _all(connection, sa.select(m.attention).filter_by(**key).order_by(m.attention.c.since))
+        letters = _all(
+            connection,
+            sa.select(m.dead_letters).where(m.dead_letters.c.key == order_id.encode()).order_by(m.dead_letters.c.id),
+        )
+    return Snapshot(
+        tenant_id=tenant_id,
+        order_id=order_id,
+        now=now,
+        order=msgspec.convert(order, Order) if order else None,
+        attempts=[msgspec.convert(row, Attempt) for row in attempts],
+        view=view,
+        events=events[::-1],
+        attention=attention,
+        dead_letters=[row for row in letters if _tenant_of(row["value"]) in (None, tenant_id)],
+    )
+
+
+def orders(
+    engine: sa.Engine, wanted: OrderFilter, *, after: Place | None = None, limit: int = 50
+) -> tuple[list[Row], Place | None]:
+    """A page of orders, newest first, and where it ended when there may be more.
+
+    Keyset pagination: a page costs the same wherever it starts, and orders that arrive meanwhile shift nothing.
+    """
+    o, ledger = m.orders, m.ledger_orders
+    query = (
+        sa.select(o, ledger.c.waiting, ledger.c.waiting_since, ledger.c.version.label("ledger_version"))
+        .select_from(
+            o.outerjoin(ledger, (ledger.c.tenant_id == o.c.tenant_id) & (ledger.c.order_id == o.c.order_id))
+        )
+        .where(*_conditions(wanted))
+        .order_by(o.c.created_at.desc(), o.c.tenant_id, o.c.order_id)
+        .limit(limit + 1)
+    )
+    if after is not None:
+        # The first condition alone bounds the index scan; the second settles equal instants.
+        query = query.where(
+            o.c.created_at <= after.created_at,
+            (o.c.created_at < after.created_at)
+            | (sa.tuple_(o.c.tenant_id, o.c.order_id) > (after.tenant_id, after.order_id)),
+        )
+    with answering(), engine.connect() as connection:
+        rows = _all(connection, query)
+    if len(rows) <= limit:
+        return rows, None
+    last = rows[limit - 1]
+    return rows[:limit], Place(last["created_at"], last["tenant_id"], last["order_id"])
+
+
+def _conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
+    o, ledger = m.orders.c, m.ledger_orders.c
+    made: list[sa.ColumnElement[bool]] = []
+    if wanted.tenant_id is not None:
+        made.append(o.tenant_id == wanted.tenant_id)
+    if wanted.status is not None:
+        made.append(o.status == wanted.status)
+    if wanted.external_status is not None:
+        made.append(o.external_status == wanted.external_status)
+    if wanted.integration_id is not None:
+        made.append(o.integration_id == wanted.integration_id)
+    if wanted.older_than_s is not None:
+        made.append(o.created_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, wanted.older_than_s))
+    if wanted.waiting == "any":
+        made.append(ledger.waiting.is_not(None))
+    elif wanted.waiting is not None:
+        made.append(ledger.waiting == wanted.waiting)
+    return made
+
+
+def find(engine: sa.Engine, number: str, limit: int = 20) -> list[Key]:
+    """Orders known under this number: our order id, the reference of any attempt, or the provider's own id."""
+    a, ledger = m.attempts.c, m.ledger_orders.c
+    query = (
+        sa.select(ledger.tenant_id, ledger.order_id).where(ledger.order_id == number)
+        .union(sa.select(a.tenant_id, a.order_id).where((a.reference == number) | (a.external_order_id == number)))
+        .limit(limit)
+    )
+    with answering(), engine.connect() as connection:
+        return [(row.tenant_id, row.order_id) for row in connection.execute(query)]
+
+
+def attention(engine: sa.Engine, *, tenant_id: str | None = None, everything: bool = False, limit: int = 100
+              ) -> list[Row]:
+    """What waits for a person, oldest first; with ``everything`` also what was acknowledged."""
+    query = sa.select(m.attention).order_by(m.attention.c.since, m.attention.c.id).limit(limit)
+    if tenant_id is not None:
+        query = query.where(m.attention.c.tenant_id == tenant_id)
+    if not everything:
+        query = query.where(m.attention.c.acknowledged_at.is_(None))
+    with answering(), engine.connect() as connection:
+        return _all(connection, query)
+
+
+def dead_letters(engine: sa.Engine, *, reason: str | None = None, everything: bool = False, after: int = 0,
+                 limit: int = 100) -> list[Row]:
+    """Dead letters that were not replayed yet (``everything``: all), by id, behind the id ``after``."""
+    letters = m.dead_letters
+    query = sa.select(letters).where(letters.c.id > after).order_by(letters.c.id).limit(limit)
+    if reason is not None:
+        query = query.where(letters.c.reason == reason)
+    if not everything:
+        query = query.where(letters.c.replayed_at.is_(None))
+    with answering(), engine.connect() as connection:
+        return _all(connection, query)
+
+
+def dead_letter(engine: sa.Engine, number: int) -> Row | None:
+    """One dead letter."""
+    with answering(), engine.connect() as connection:
+        return _one(connection, sa.select(m.dead_letters).where(m.dead_letters.c.id == number))
+
+
+def code_stock(engine: sa.Engine, tenant_id: str | None = None) -> list[Row]:
+    """Codes per tenant and group: how many are available, how many were taken."""
+    c = m.codes.c
+    query = (
+        sa.select(
+            c.tenant_id, c.code_group,
+            sa.func.count().filter(c.reference.is_(None)).label("available"),
+            sa.func.count().filter(c.reference.is_not(None)).label("taken"),
+            sa.func.max(c.loaded_at).label("last_loaded_at"),
+        )
+        .group_by(c.tenant_id, c.code_group)
+        .order_by(c.tenant_id, c.code_group)
+    )
+    if tenant_id is not None:
+        query = query.where(c.tenant_id == tenant_id)
+    with answering(), engine.connect() as connection:
+        return _all(connection, query)
+
+
+def integration_states(engine: sa.Engine) -> dict[str, Row]:
+    """Last known balance and catalogue per integration."""
+    with answering(), engine.connect() as connection:
+        return {row["integration_id"]: row for row in _all(connection, sa.select(m.integration_state))}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The numbers behind ``orderwatch doctor``, by the database's clock ``now``.
+
+    ``behind`` counts orders whose last status change of the past week the projection has not shown; ``swept`` is what
+    the sweeper said at the end of its last pass.
+    """
+
+    now: datetime
+    overdue: int
+    overdue_since: datetime | None
+    unknown: int
+    open_orders: int
+    attention: int
+    attention_since: datetime | None
+    dead_letters: int
+    behind: int
+    behind_since: datetime | None
+    swept: Mapping[str, Any] | None
+    swept_at: datetime | None
+
+
+def health(engine: sa.Engine, *, slack_s: float) -> Health:
+    """How the ledger and its views stand. A check is overdue when it was due more than ``slack_s`` seconds ago."""
+    late = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, slack_s)
+    ledger, a, o = m.ledger_orders, m.attempts, m.orders
+    due = sa.union_all(
+        sa.select(a.c.next_check_at.label("at")).where(a.c.next_check_at < late),
+        sa.select(ledger.c.next_check_at).where(ledger.c.next_check_at < late),
+    ).subquery()
+    shown = (o.c.tenant_id == ledger.c.tenant_id) & (o.c.order_id == ledger.c.order_id)
+    behind = (
+        sa.select(sa.func.count().label("n"), sa.func.min(ledger.c.last_event_at).label("at"))
+        .select_from(ledger.outerjoin(o, shown))
+        .where(
+            ledger.c.version > sa.func.coalesce(o.c.version, 0),
+            ledger.c.last_event_at.between(sa.func.now() - sa.text("interval '7 days'"), late),
+        )
+    )
+    unread = m.attention.c.acknowledged_at.is_(None)
+    with answering(), engine.connect() as connection:
+        overdue = connection.execute(sa.select(sa.func.count(), sa.func.min(due.c.at))).one()
+        lagging = connection.execute(behind).one()
+        waiting = connection.execute(sa.select(sa.func.count(), sa.func.min(m.attention.c.since)).where(unread)).one()
+        swept = _one(connection, sa.select(m.service_state).where(m.service_state.c.key == "sweep"))
+        return Health(
+            now=connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one(),
+            overdue=overdue[0],
+            overdue_since=overdue[1],
+            unknown=_count(connection, a, a.c.state == AttemptState.UNKNOWN.value),
+            open_orders=_count(connection, ledger, ledger.c.finished_at.is_(None)),
+            attention=waiting[0],
+            attention_since=waiting[1],
+            dead_letters=_count(connection, m.dead_letters, m.dead_letters.c.replayed_at.is_(None)),
+            behind=lagging[0],
+            behind_since=lagging[1],
+            swept=swept["value"] if swept else None,
+            swept_at=swept["at"] if swept else None,
+        )
+
+
+def database_now(engine: sa.Engine) -> datetime:
+    """The database's clock, this instant."""
+    with answering(), engine.connect() as connection:
+        now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return now
+
+
+def _count(connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
+    counted: int = connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one()
+    return counted
+
+
+def _all(connection: sa.Connection, query: sa.Executable) -> list[Row]:
+    return [_plain(row) for row in connection.execute(query).mappings()]
+
+
+def _one(connection: sa.Connection, query: sa.Executable) -> Row | None:
+    row = connection.execute(query).mappings().one_or_none()
+    return _plain(row) if row is not None else None
+
+
+def _plain(row: sa.RowMapping) -> dict[str, Any]:
+    """SQLAlchemy's column names are a subclass of ``str``, which msgspec refuses as keys."""
+    return {str(name): value for name, value in row.items()}
+
+
+def _tenant_of(value: bytes | None) -> str | None:
+    """The tenant a dead letter speaks of, if it can be read at all."""
+    try:
+        said = json.loads(value or b"")
+    except ValueError:
+        return None
+    tenant = said.get("tenant_id") if isinstance(said, dict) else None
+    return tenant if isinstance(tenant, str) else None

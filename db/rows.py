@@ -1,0 +1,130 @@
+"""The ledger's rows as the agents see them. Instants are database time."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from streams.order import LIVE, AttemptState, ExternalStatus, Status
+
+Key = tuple[str, str]
+
+
+class Raised(msgspec.Struct, kw_only=True):
+    """An attention that was raised; kept so that a redelivered event can say it again under the same id."""
+
+    code: str
+    message: str
+    since: datetime
+    discriminator: str = ""
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One intent to buy one line of an order at one integration; columns of ``attempts``."""
+
+    attempt: int
+    state: AttemptState
+    integration_id: str
+    provider: str
+    reference: str
+    wire: dict[str, str]
+    line: int = 1
+    quantity: int = 1
+    external_order_id: str | None = None
+    delivers_pin: bool = False
+    expected_cost: Decimal | None = None
+    cost_amount: Decimal | None = None
+    cost_currency: str | None = None
+    balance_amount: Decimal | None = None
+    balance_currency: str | None = None
+    pins: list[str] = []
+    lease_token: str | None = None
+    lease_until: datetime | None = None
+    sends: int = 0
+    sent_at: datetime | None = None
+    next_check_at: datetime | None = None
+    check_number: int = 0
+    checks: int = 0
+    absent_answers: int = 0
+    absent_since: datetime | None = None
+    refusal: str | None = None
+    message: str = ""
+    evidence: dict[str, Any] = {}
+    created_at: datetime | None = None
+    settled_at: datetime | None = None
+    watch_until: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """True while money may still be spent on it."""
+        return self.state in LIVE
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """The head of an order in the ledger; columns of ``ledger_orders``."""
+
+    tenant_id: str
+    order_id: str
+    fingerprint: str
+    request: dict[str, Any]
+    deadline_at: datetime
+    accepted_at: datetime
+    rev: int = 0
+    status: Status = Status.PENDING
+    external_status: ExternalStatus = ExternalStatus.NOT_SENT
+    version: int = 0
+    last_event: dict[str, Any] | None = None
+    last_event_at: datetime | None = None
+    lines: int = 0
+    attempts: int = 0
+    waiting: str | None = None
+    waiting_since: datetime | None = None
+    raised: list[Raised] = []
+    next_check_at: datetime | None = None
+    check_number: int = 0
+    finished_at: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        """(tenant_id, order_id)."""
+        return (self.tenant_id, self.order_id)
+
+
+class OrderState(msgspec.Struct):
+    """One order with its attempts, oldest first, as read in one moment."""
+
+    order: Order
+    attempts: list[Attempt]
+
+    def attempt(self, number: int) -> Attempt | None:
+        """The attempt with this number, if there is one."""
+        return next((a for a in self.attempts if a.attempt == number), None)
+
+    def latest(self, line: int) -> Attempt | None:
+        """The newest attempt of a line."""
+        return next((a for a in reversed(self.attempts) if a.line == line), None)
+
+
+class Step(msgspec.Struct, kw_only=True):
+    """One row of the timeline (``order_events``). ``details`` carry no secret."""
+
+    step: str
+    actor: str
+    attempt: int | None = None
+    details: dict[str, Any] = {}
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """What one decision writes, all or nothing, provided that nobody wrote since ``order.rev`` was read.
+
+    ``order`` is the new head (its ``rev`` still the one that was read), ``attempts`` those that are new or changed,
+    ``steps`` the timeline. ``lease``: (attempt, seconds) sets that attempt's lease end from the database's clock.
+    ``only_expired``: the number of a ``sending`` attempt whose lease must be over by the database's clock.
+    """
+
+    order: Order
+    attempts: list[Attempt] = []
+    steps: list[Step] = []
+    lease: tuple[int, float] | None = None
+    only_expired: int | None = None

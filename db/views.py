@@ -1,0 +1,119 @@
+"""The views that people and programs read: rebuilt from events, never asked by the engine before it acts.
+
+Each write may come twice or late; the newest version wins and nothing is ever counted.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from db.batch import Batcher
+from db.engine import answering
+
+_Row = dict[str, Any]
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+_REFERENCED = """
+with input as (select * from json_to_recordset(%s::json) as x(
+    tenant_id text, order_id text, attempt int, integration_id text, provider text, provider_referans text,
+    external_order_id text, cost_amount numeric, cost_currency text, balance_amount numeric, balance_currency text,
+    sent_at timestamptz)
+), balances as (
+    insert into integration_state as s (integration_id, balance_amount, balance_currency, balance_at)
+    select distinct on (integration_id) integration_id, balance_amount, balance_currency, sent_at from input
+    where balance_amount is not null order by integration_id, sent_at desc
+    on conflict (integration_id) do update set balance_amount = excluded.balance_amount,
+        balance_currency = excluded.balance_currency, balance_at = excluded.balance_at
+    where s.balance_at is null or s.balance_at <= excluded.balance_at
+)
+update orders o set integration_id = i.integration_id, provider = i.provider,
+    provider_referans = i.provider_referans, external_order_id = coalesce(i.external_order_id, o.external_order_id),
+    cost_amount = coalesce(i.cost_amount, o.cost_amount), cost_currency = coalesce(i.cost_currency, o.cost_currency),
+    attempts = greatest(o.attempts, i.attempt), sent_at = coalesce(o.sent_at, i.sent_at), updated_at = now()
+from input i where o.tenant_id = i.tenant_id and o.order_id = i.order_id and i.attempt >= o.attempts"""
+
+_STATUS = """
+with input as (select * from json_to_recordset(%s::json) as x(
+    tenant_id text, order_id text, version int, status text, external_status text, reason text, message text,
+    attempt int, integration_id text, provider_referans text, checks int, occurred_at timestamptz, pins json,
+    cost_amount numeric, cost_currency text)
+)
+update orders o set version = i.version, status = i.status, external_status = i.external_status, reason = i.reason,
+    message = coalesce(i.message, o.message), checks = greatest(o.checks, i.checks),
+    integration_id = coalesce(i.integration_id, o.integration_id),
+    provider_referans = coalesce(i.provider_referans, o.provider_referans),
+    attempts = greatest(o.attempts, coalesce(i.attempt, 0)),
+    pins = case when i.pins is null then o.pins
+        else array(select json_array_elements_text(i.pins)) end,
+    cost_amount = coalesce(i.cost_amount, o.cost_amount), cost_currency = coalesce(i.cost_currency, o.cost_currency),
+    last_sync_at = case when i.reason = 'provider' then i.occurred_at else o.last_sync_at end,
+    completed_at = case when i.external_status in ('completed', 'failed') then i.occurred_at end,
+    updated_at = now()
+from input i where o.tenant_id = i.tenant_id and o.order_id = i.order_id and i.version > o.version"""
+
+_ATTENTION = """
+insert into attention (id, tenant_id, order_id, integration_id, code, message, since)
+select id, tenant_id, order_id, integration_id, code, message, since from json_to_recordset(%s::json) as x(
+    id text, tenant_id text, order_id text, integration_id text, code text, message text, since timestamptz)
+on conflict do nothing"""
+
+_DEAD_LETTER = """
+insert into dead_letters (topic, partition, "offset", agent, reason, error, key, value, headers, at)
+select topic, partition, "offset", agent, reason, error, decode(key, 'hex'), decode(value, 'hex'), headers, at
+from json_to_recordset(%s::json) as x(topic text, partition int, "offset" bigint, agent text, reason text, error text,
+    key text, value text, headers jsonb, at timestamptz)
+on conflict do nothing"""
+
+
+class Views:
+    """Writes the views. Every method raises ``StoreUnavailable`` when the database does not answer."""
+
+    def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._referenced: Batcher[_Row, None] = Batcher(partial(self._run, _REFERENCED), _order_of, executor)
+        self._status: Batcher[_Row, None] = Batcher(partial(self._run, _STATUS), _order_of, executor)
+        self._attention: Batcher[_Row, None] = Batcher(
+            partial(self._run, _ATTENTION), lambda row: row["id"], executor
+        )
+        self._dead_letter: Batcher[_Row, None] = Batcher(
+            partial(self._run, _DEAD_LETTER), lambda row: (row["topic"], row["partition"], row["offset"]), executor
+        )
+
+    async def referenced(self, row: _Row) -> None:
+        """An attempt was placed: its integration, reference, cost, and the balance the provider told with it."""
+        await self._referenced(row)
+
+    async def status(self, row: _Row) -> None:
+        """An order moved; older versions change nothing."""
+        await self._status(row)
+
+    async def attention(self, row: _Row) -> None:
+        """Something waits for a person; once per id."""
+        await self._attention(row)
+
+    async def dead_letter(
+        self, *, topic: str, partition: int, offset: int, agent: str, reason: str, error: str, key: bytes | None,
+        value: bytes | None, headers: dict[str, str], at: datetime,
+    ) -> None:  # fmt: skip
+        """An event was set aside; once per place it came from."""
+        await self._dead_letter({
+            "topic": topic, "partition": partition, "offset": offset, "agent": agent, "reason": reason,
+            "error": error, "key": key.hex() if key is not None else None,
+            "value": value.hex() if value is not None else None, "headers": headers, "at": at,
+        })  # fmt: skip
+
+    def _run(self, statement: str, rows: Sequence[_Row]) -> list[None]:
+        ordered = sorted(rows, key=lambda row: (row.get("tenant_id") or "", row.get("order_id") or ""))
+        with answering(self._engine), self._engine.begin() as connection:
+            connection.exec_driver_sql(statement, (_encode(ordered).decode(),))
+        return [None] * len(rows)
+
+
+def _order_of(row: _Row) -> tuple[str, str]:
+    return (row["tenant_id"], row["order_id"])

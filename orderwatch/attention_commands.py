@@ -1,0 +1,62 @@
+"""``orderwatch attention``: what waits for a person."""
+
+from typing import Annotated
+
+import typer
+
+from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, say, say_json, show, warn
+
+app = typer.Typer(no_args_is_help=True, help="What waits for a person.")
+
+
+@app.command("list")
+def list_(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what was acknowledged.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Oldest first: who or what, why, since when."""
+    from db import queries
+    from orderwatch.session import configured, database
+
+    with database(configured(config)) as engine:
+        rows = queries.attention(engine, tenant_id=tenant, everything=everything, limit=limit)
+    if as_json:
+        say_json({"attention": rows})
+        return
+    show(
+        ("id", "code", "tenant", "order", "integration", "since", "acknowledged by", "message"),
+        (
+            (
+                row["id"], row["code"], row["tenant_id"], row["order_id"], row["integration_id"], row["since"],
+                row["acknowledged_by"], row["message"],
+            )
+            for row in rows
+        ),
+        empty="nothing waits for a person",
+    )
+
+
+@app.command("ack")
+def ack(
+    ids: Annotated[list[str], typer.Argument(help="Ids as `attention list` shows them.")],
+    by: By = None,
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Say that a person has seen it. Changes nothing about the order itself."""
+    who = actor(by)
+
+    from db import operator
+    from orderwatch.session import configured, database
+
+    failed = False
+    with database(configured(config)) as engine:
+        for number in ids:
+            if operator.acknowledge(engine, number, who):
+                say(f"{number}: acknowledged by {who}")
+            else:
+                failed = True
+                warn(f"{number}: no such attention, or acknowledged already")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,290 @@
+"""``orderwatch order``: one order, what it waits for, and what a person may do about it."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orderwatch.terminal import (
+    CONFIG,
+    AsJson,
+    By,
+    ConfigPath,
+    actor,
+    aligned,
+    cell,
+    fail,
+    say,
+    say_json,
+    show,
+    without_personal,
+)
+
+if TYPE_CHECKING:
+    from db.queries import Snapshot
+    from streams.config import Config
+
+app = typer.Typer(no_args_is_help=True, help="One order.")
+
+#: Of a sentence on the screen of ``order why``.
+_WIDTH = 100
+
+Tenant = Annotated[str, typer.Argument(help="Tenant id.")]
+OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="Order id.")]
+
+
+class Outcome(StrEnum):
+    """What a person can know about an attempt whose outcome the engine does not know."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    NOT_SENT = "not-sent"
+    ACCEPTED = "accepted"
+
+
+@app.command("find")
+def find(
+    number: Annotated[str, typer.Argument(help="An order id, a reference, or the provider's own id.")],
+    config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Which order has this number."""
+    from db import queries
+    from orderwatch.session import configured, database
+
+    with database(configured(config)) as engine:
+        found = queries.find(engine, number)
+    if as_json:
+        say_json({"orders": [{"tenant_id": tenant, "order_id": order} for tenant, order in found]})
+    else:
+        show(("tenant", "order"), found, empty=f"no order is known under {number}")
+    raise typer.Exit(0 if found else 1)
+
+
+@app.command("show")
+def show_one(
+    tenant: Tenant,
+    order: OrderId,
+    raw: Annotated[bool, typer.Option("--raw", help="Show the customer's fields too.")] = False,
+    config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Everything stored about one order: its state, its attempts, its timeline. PINs stay sealed."""
+    from orderwatch.evidence import step_line
+
+    found = _snapshot(tenant, order, config)
+    if found.order is None and not found.dead_letters:
+        fail(f"no order {order} of tenant {tenant} is known")
+    document = _document(found, raw)
+    if as_json:
+        say_json(document)
+        return
+    head = {**document["order"], **{f"view {k}": v for k, v in (document["view"] or {}).items() if k == "version"}}
+    for line in aligned([[name, cell(value)] for name, value in head.items()]) if head else ():
+        say(line)
+    for number, row in enumerate(document["attempts"], start=1):
+        say(f"\nattempt {number} of {len(document['attempts'])}")
+        for line in aligned([["  " + name, cell(value)] for name, value in row.items() if value not in (None, "", [])]):
+            say(line)
+    say(f"\ntimeline, {len(found.events)} steps")
+    for row in found.events:
+        say("  " + step_line(row))
+
+
+@app.command("why")
+def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
+    """What the order waits for, since when, what happens next and when, who must act, and the evidence."""
+    from dataclasses import asdict
+    from textwrap import wrap
+
+    from orderwatch.why import explain
+    from orderwatch.wording import distance, instant
+
+    found = _snapshot(tenant, order, config, with_profiles=True)
+    said = explain(found, found.now)
+    if as_json:
+        say_json({"tenant_id": tenant, "order_id": order, **asdict(said)})
+        raise typer.Exit(0 if said.known else 1)
+    say(said.headline)
+    facts = {"order": f"{tenant} {order}"}
+    if said.since is not None:
+        facts["since"] = f"{instant(said.since)} ({distance(said.since, found.now)})"
+    facts["next"] = said.next
+    if said.when is not None:
+        facts["when"] = f"{instant(said.when)} ({distance(said.when, found.now)})"
+    facts["who acts"] = said.actor
+    for name, text in facts.items():
+        first, *others = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        say(f"  {name:10}{first}")
+        for line in others:
+            say(f"  {'':10}{line}")
+    if said.evidence:
+        say("evidence")
+    for line in said.evidence:
+        say("  " + line)
+    raise typer.Exit(0 if said.known else 1)
+
+
+@app.command("check")
+def check(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG) -> None:
+    """Ask the provider now instead of at the planned time. Asks, and never buys what may have been bought."""
+    who = actor(by)
+
+    from db import operator, queries
+    from orderwatch.session import configured, database, emitting
+    from streams import events, topics
+    from streams.kafka import message
+    from streams.order import CheckReason
+
+    settings = configured(config)
+    with database(settings) as engine:
+        found = queries.snapshot(engine, tenant, order, steps=0)
+        if found.order is None:
+            fail(f"no order {order} of tenant {tenant} was ever accepted: see `orderwatch order why {tenant} {order}`")
+        if found.order.finished_at is not None:
+            fail(f"order {order} of tenant {tenant} is {found.order.external_status.value}: nothing is left to ask")
+        asked = [(row.attempt, row.check_number) for row in found.attempts if row.live]
+        asked = asked or [(0, found.order.check_number)]
+        checks = [
+            events.Check(
+                tenant_id=tenant, order_id=order, attempt=attempt, check_number=number, due_at=found.now,
+                reason=CheckReason.OPERATOR.value,
+            )
+            for attempt, number in asked
+        ]
+        operator.record(engine, who, "order.check", tenant, order, {"attempts": [attempt for attempt, _ in asked]})
+        with emitting(settings) as emit:
+            emit([message(event, topics.CHECK, at=found.now) for event in checks])
+    for attempt, number in asked:
+        what = f"attempt {attempt}, check {number}" if attempt else f"dispatch, check {number}"
+        say(f"asked for {what}: see `orderwatch order why {tenant} {order}`")
+
+
+@app.command("replay")
+def replay(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG) -> None:
+    """Send the order's created event again, as it was accepted. The same order twice is one order."""
+    who = actor(by)
+
+    import msgspec
+
+    from db import operator, queries
+    from orderwatch.session import configured, database, emitting
+    from streams import events, topics
+    from streams.kafka import message
+
+    settings = configured(config)
+    with database(settings) as engine:
+        found = queries.snapshot(engine, tenant, order, steps=0)
+        if found.order is None:
+            fail(f"no order {order} of tenant {tenant} was ever accepted: its dead letter is sent with `dlq replay`")
+        created = msgspec.convert(found.order.request, events.Created)
+        operator.record(engine, who, "order.replay", tenant, order, {})
+        with emitting(settings) as emit:
+            emit([message(created, topics.CREATED, at=created.created_at)])
+    say(f"sent the created event of order {order} of tenant {tenant} again; dispatch says again what follows from it")
+
+
+@app.command("pin")
+def pin(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
+    """The PINs of a completed order, in the open. Each release is written down with the name of who asked."""
+    who = actor(by)
+
+    import os
+
+    from db import operator
+    from orderwatch.session import configured, database
+    from streams.seal import Sealer
+
+    sealer = Sealer.from_environ(os.environ)
+    with database(configured(config)) as engine:
+        pins = operator.release_pins(engine, tenant, order, who, sealer.open)
+    if not pins:
+        fail(f"order {order} of tenant {tenant} has no PIN to release: see `orderwatch order why {tenant} {order}`")
+    if as_json:
+        say_json({"tenant_id": tenant, "order_id": order, "pins": pins})
+        return
+    for text in pins:
+        say(text)
+
+
+@app.command("resolve")
+def resolve(
+    tenant: Tenant,
+    order: OrderId,
+    attempt: Annotated[
+        int, typer.Option(min=0, help="Number of the attempt whose outcome is known now; 0: the order has none.")
+    ],
+    outcome: Annotated[Outcome, typer.Option("--as", help="What became of it.")],
+    reason: Annotated[str, typer.Option(help="How you know; kept for ever.")],
+    evidence: Annotated[str | None, typer.Option(help="The provider's words, a ticket number.")] = None,
+    by: By = None,
+    config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Settle what the engine cannot know, in your name: an attempt, or (attempt 0) an order without a live one.
+
+    `not-sent` may lead to a new purchase.
+    """
+    who = actor(by)
+    if not reason.strip():
+        fail("--reason is empty; expected how you know the outcome", 2)
+
+    from orderwatch.resolving import resolve_attempt
+    from orderwatch.session import configured
+
+    done = resolve_attempt(
+        configured(config), tenant, order, attempt, outcome.value.replace("-", "_"), who, reason.strip(), evidence
+    )
+    if as_json:
+        say_json({"tenant_id": tenant, "order_id": order, "attempt": attempt, "done": done.done, "said": done.said})
+    elif done.done:
+        say(done.said)
+    else:
+        fail(done.said)
+    raise typer.Exit(0 if done.done else 1)
+
+
+def _snapshot(tenant: str, order: str, path: ConfigPath, *, with_profiles: bool = False) -> "Snapshot":
+    from dataclasses import replace
+
+    from db import queries
+    from orderwatch.session import configured, database, with_stored_catalog
+
+    settings = configured(path)
+    with database(settings) as engine:
+        found = queries.snapshot(engine, tenant, order)
+        if with_profiles and any(row.live for row in found.attempts):
+            found = replace(found, absent_needed=_absent_needed(with_stored_catalog(settings, engine)))
+    return found
+
+
+def _absent_needed(config: "Config") -> dict[str, int]:
+    """Per integration, how many consistent absent answers prove that an order does not exist there."""
+    from agents.providers.registry import profile_of
+
+    return {item.id: profile_of(item.provider, item.profile).absent_answers for item in config.integrations}
+
+
+def _document(found: "Snapshot", raw: bool) -> dict[str, Any]:
+    import msgspec
+
+    def shown(fields: dict[str, Any]) -> dict[str, Any]:
+        if raw:
+            return {**fields, "pins": [f"sealed ({len(fields['pins'])})"]} if fields.get("pins") else fields
+        return without_personal(fields)
+
+    order = msgspec.structs.asdict(found.order) if found.order is not None else {}
+    return {
+        "tenant_id": found.tenant_id,
+        "order_id": found.order_id,
+        "now": found.now,
+        "order": shown(order),
+        "view": shown(dict(found.view)) if found.view is not None else None,
+        "attempts": [shown(msgspec.structs.asdict(row)) for row in found.attempts],
+        "events": [dict(row) for row in found.events],
+        "attention": [dict(row) for row in found.attention],
+        "dead_letters": [
+            {name: row[name] for name in ("id", "at", "topic", "reason", "error", "replayed_at", "replayed_by")}
+            for row in found.dead_letters
+        ],
+    }

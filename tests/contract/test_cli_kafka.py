@@ -1,0 +1,284 @@
+"""Commands that speak to the broker: topics, produce, tail, check, replay, doctor."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from db import models as m
+from db import queries
+from orderwatch.embedded import Broker
+from orderwatch.terminal import readable
+from tests.contract.command_line import CommandLine
+from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
+
+GOOD = {
+    "order_id": "o-1", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
+    "created_at": "2026-01-01T12:00:00Z",
+}
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: str, broker: Broker
+) -> CommandLine:
+    """A site with topics of its own on the bundled broker."""
+    made = CommandLine(tmp_path, monkeypatch, capsys)
+    made.set(DATABASE_URL=database, KAFKA_BOOTSTRAP_SERVERS=broker.address, PREFIX=f"t{uuid4().hex[:8]}.")
+    assert made("topics", "apply").status == 0
+    return made
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[sa.Engine]:
+    with reading(database) as made:
+        yield made
+
+
+def told(command: CommandLine, topic: str) -> list[dict[str, Any]]:
+    said = command("tail", topic, "--from-start", "--until-end", "--json")
+    assert said.status == 0, said.err
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+def test_topics_are_applied_once_and_named(command: CommandLine) -> None:
+    again = command("topics", "apply", "--json").document()
+    names = [name.partition(".")[2] for name in again["topics"]]
+    assert {"orders.created", "orders.check", "orders.retry.60s", "orders.dead-letter"} <= set(names)
+    assert [item for item in again["differences"] if item["what"] == "topic"] == []
+
+
+def test_one_order_is_placed_by_flags(command: CommandLine) -> None:
+    said = command("produce", "--tenant", "demo", "--order", "o-1", "--package", "pubg-60", "--user", "player-123456",
+                   "--quantity", "2", "--param", "server=eu")
+    assert said.status == 0, said.err
+    [record] = told(command, "orders.created")
+    assert record["key"] == "o-1"
+    assert record["headers"]["ce_type"] == "orderwatch.order.created.v1"
+    assert record["value"]["quantity"] == 2
+    assert record["value"]["user_identifier"] == "***56"
+    assert record["value"]["params"] == {"server": "***"}
+
+
+def test_a_wrong_order_by_flags_is_refused_before_it_is_sent(command: CommandLine) -> None:
+    said = command("produce", "--tenant", "demo", "--order", "o 1", "--package", "p", "--user", "player-123456")
+    assert said.status == 1
+    assert "order_id" in said.err
+    assert told(command, "orders.created") == []
+
+
+def test_bad_json_lines_are_told_and_set_aside_and_the_rest_is_sent(command: CommandLine) -> None:
+    lines = [
+        json.dumps(GOOD),
+        "not json",
+        json.dumps({**GOOD, "order_id": "o-2", "quantity": 0}),
+        "",
+        json.dumps({**GOOD, "order_id": "o-3"}),
+        "[1]",
+        json.dumps({key: value for key, value in GOOD.items() if key != "package_id"}),
+    ]
+    file = command.directory / "orders.jsonl"
+    file.write_bytes("\n".join(lines).encode() + b'\n{"order_id": "\xff"}\n')
+
+    said = command("produce", "orders.jsonl")
+
+    assert said.status == 1
+    assert sorted(record["key"] for record in told(command, "orders.created")) == ["o-1", "o-3"]
+    assert [line.split(": ")[1] for line in said.err.splitlines()] == ["line 2", "line 3", "line 6", "line 7", "line 8"]
+    assert "line 3: quantity: " in said.err
+    assert "line 7: package_id: missing" in said.err
+    assert said.out.startswith("2 sent, 5 rejected")
+    rejects = (command.directory / "orders.rejects.jsonl").read_bytes().splitlines()
+    assert rejects == [lines[1].encode(), lines[2].encode(), lines[5].encode(), lines[6].encode(),
+                       b'{"order_id": "\xff"}']
+    assert "player-123456" not in said.err
+
+
+def test_a_csv_keeps_its_header_in_the_rejects_and_a_repaired_file_leaves_none(command: CommandLine) -> None:
+    header = "order_id,package_id,user_identifier,quantity,params.server,sell_price_amount,sell_price_currency"
+    bad = ["o-2,pubg-60,player-123456,many,,,", "o-3,pubg-60", 'o-4,pubg-60,"player\n-2",0,,,']
+    file = command.directory / "orders.csv"
+    file.write_text("\n".join([header, "o-1,pubg-60,player-123456,2,eu,12.50,TRY", *bad]) + "\n", encoding="utf-8-sig")
+
+    said = command("produce", "orders.csv", "--tenant", "demo", "--json")
+
+    document = said.document()
+    assert said.status == 1
+    assert (document["sent"], document["unsent"]) == (1, 0)
+    assert [item["line"] for item in document["rejected"]] == [3, 4, 5]
+    assert [item["reason"].split(":")[0] for item in document["rejected"]] == [
+        "quantity", "2 cells; expected 7 as in the header", "quantity",
+    ]
+    [record] = told(command, "orders.created")
+    assert record["value"]["sell_price"] == {"amount": "12.50", "currency": "TRY"}
+    assert record["value"]["tenant_id"] == "demo"
+    rejects = command.directory / "orders.rejects.csv"
+    assert rejects.read_text(encoding="utf-8") == "\n".join([header, *bad]) + "\n"
+
+    file.write_text("\n".join([header, "o-1,pubg-60,player-123456,2,eu,12.50,TRY"]), encoding="utf-8")
+    assert command("produce", "orders.csv", "--tenant", "demo").status == 0
+    assert not rejects.exists()
+
+
+def test_an_unknown_column_is_a_mistake_and_nothing_is_sent(command: CommandLine) -> None:
+    (command.directory / "orders.csv").write_text("order_id,player\no-1,x\n", encoding="utf-8")
+    said = command("produce", "orders.csv")
+    assert said.status == 2
+    assert "'player'" in said.err
+    assert told(command, "orders.created") == []
+
+
+def test_a_thousand_lines_tell_their_progress_without_a_terminal(command: CommandLine) -> None:
+    file = command.directory / "orders.jsonl"
+    file.write_text("".join(json.dumps({**GOOD, "order_id": f"o-{n}"}) + "\n" for n in range(2500)), encoding="utf-8")
+    said = command("produce", "orders.jsonl")
+    assert (said.status, said.out) == (0, "2500 sent, 0 rejected\n")
+    assert "orders.jsonl: 2000 sent\n" in said.err
+    assert len(told(command, "orders.created")) == 2500
+
+
+def test_tail_masks_pins_and_measures_what_it_cannot_read(command: CommandLine) -> None:
+    assert readable(b'{"pins": ["gAAAA"], "last": {"pins": ["x", "y"], "user_identifier": "abcdefgh"}}') == {
+        "pins": ["sealed (1)"], "last": {"pins": ["sealed (2)"], "user_identifier": "***gh"},
+    }
+    assert readable(b"\xff\x00secret") == "8 bytes, not a JSON object"
+    assert readable(b"[" * 100_000) == "100000 bytes, not a JSON object"
+    missing = command("tail", "orders.nothing", "--until-end")
+    assert missing.status == 2
+    assert "topics apply" in missing.err
+
+
+def test_tail_stops_after_its_limit(command: CommandLine) -> None:
+    for number in range(3):
+        command("produce", "--tenant", "demo", "--order", f"o-{number}", "--package", "p", "--user", "player-123456")
+    said = command("tail", "orders.created", "--from-start", "--limit", "2")
+    assert (said.status, len(said.out.splitlines())) == (0, 2)
+    assert "package_id=p" in said.out
+
+
+def test_a_check_by_a_person_carries_the_number_of_the_ledger(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine, lines=2)
+    put_attempt(engine, "rejected")
+    put_attempt(engine, "unknown", attempt=2, check_number=7)
+    put_attempt(engine, "accepted", attempt=3, line=2, check_number=1)
+    put_order(engine, "o-2", check_number=4, waiting="no_routing")
+    done = {"status": "approved", "external_status": "completed"}
+    put_order(engine, "o-3", **done, finished_at=BORN)
+
+    assert command("order", "check", "demo", "o-1").status == 0
+    assert command("order", "check", "demo", "o-2").status == 0
+    finished = command("order", "check", "demo", "o-3")
+
+    assert (finished.status, "completed" in finished.err) == (1, True)
+    asked = [record["value"] for record in told(command, "orders.check")]
+    assert sorted((v["order_id"], v["attempt"], v["check_number"], v["reason"]) for v in asked) == [
+        ("o-1", 2, 7, "operator"), ("o-1", 3, 1, "operator"), ("o-2", 0, 4, "operator"),
+    ]
+
+
+def test_an_unknown_outcome_is_settled_in_the_name_of_a_person(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine, lines=1, attempts=1, external_status="unknown", version=1)
+    put_attempt(engine, "unknown", sent_at=BORN)
+    words = ("order", "resolve", "demo", "o-1", "--attempt", "1", "--reason", "seen in their panel", "--by", "mehmet")
+
+    wrong = command(*words[:5], "7", *words[6:], "--as", "completed")
+    said = command(*words, "--as", "completed", "--evidence", "ticket 5", "--json")
+    again = command(*words, "--as", "failed")
+
+    assert (wrong.status, "no attempt 7" in wrong.err) == (1, True)
+    assert (said.status, said.document()["done"]) == (0, True)
+    assert (again.status, again.out) == (1, "")
+    found = queries.snapshot(engine, "demo", "o-1")
+    assert found.order is not None
+    assert (found.order.external_status, found.order.status) == ("completed", "approved")
+    assert "operator:mehmet" in {row["actor"] for row in found.events}
+    [change] = told(command, "orders.status-changed")
+    assert change["value"]["reason"] == "operator"
+
+
+def test_settling_needs_both_servers_and_says_so(command: CommandLine) -> None:
+    command.set(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    said = command("order", "resolve", "demo", "o", "--attempt", "1", "--as", "failed", "--reason", "r")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+
+
+def test_a_replayed_order_is_the_same_event_again(command: CommandLine, engine: sa.Engine) -> None:
+    command("produce", "--tenant", "demo", "--order", "o-1", "--package", "pubg-60", "--user", "player-123456")
+    put_order(engine)
+    assert command("order", "replay", "demo", "o-1").status == 0
+    first, second = told(command, "orders.created")
+    assert first["headers"]["ce_id"] == second["headers"]["ce_id"]
+    assert second["key"] == "o-1"
+
+
+def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engine) -> None:
+    put_dead_letter(engine, 0, order_id="o-1")
+    put_dead_letter(engine, 1, order_id="o-2", reason="poison", topic="orders.check")
+    put_dead_letter(engine, 2, order_id="o-3")
+
+    dry = command("dlq", "replay", "--all", "--dry-run")
+    assert (dry.status, told(command, "orders.created")) == (0, [])
+    assert "3 would be sent" in dry.out
+    assert command("dlq", "replay", "--reason", "malformed").status == 0
+
+    [first, second] = sorted(told(command, "orders.created"), key=lambda record: str(record["key"]))
+    assert (first["key"], second["key"]) == ("o-1", "o-3")
+    assert first["headers"] == {"ce_type": "orderwatch.order.created.v1"}
+    assert first["value"]["quantity"] == "x"
+    left = queries.dead_letters(engine)
+    assert [row["reason"] for row in left] == ["poison"]
+    assert command("dlq", "replay", "2").status == 0
+    assert len(told(command, "orders.check")) == 1
+    assert command("dlq", "replay", "99").status == 1
+    assert command("dlq", "list", "--json").document() == {"dead_letters": []}
+
+
+def findings(command: CommandLine) -> tuple[int, dict[str, dict[str, str]]]:
+    said = command("doctor", "--json")
+    return said.status, {item["check"]: item for item in said.document()["findings"]}
+
+
+def test_the_doctor_names_what_is_wrong_and_what_helps(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine)
+    put_attempt(engine, "unknown", next_check_at=BORN)
+    put(engine, m.attention, id="a", code="expired", message="m", since=BORN)
+    put_dead_letter(engine)
+
+    status, found = findings(command)
+
+    assert status == 1
+    assert {name: item["verdict"] for name, item in found.items()} == {
+        "configuration": "ok", "secrets": "ok", "broker": "ok", "topics": "ok", "consumer lag": "ok", "database": "ok",
+        "clock skew": "ok", "migrations": "ok", "overdue checks": "fail", "sweeper": "fail", "projection": "ok",
+        "unknown outcomes": "warn", "attention": "warn", "dead letters": "warn", "provider znet-main": "fail",
+    }
+    for item in found.values():
+        assert bool(item["remedy"]) == (item["verdict"] != "ok"), item
+    text = command("doctor")
+    assert text.status == 1
+    assert "start `orderwatch worker`" in text.out
+
+
+def test_the_doctor_finds_missing_topics_keys_and_tables(command: CommandLine) -> None:
+    command.set(PREFIX="none.", ORDERWATCH_PIN_KEYS="not a key")
+    command("db", "downgrade", "base")
+    status, found = findings(command)
+    assert status == 1
+    assert found["topics"]["remedy"] == "run `orderwatch topics apply`"
+    assert "orders.created" in found["topics"]["finding"]
+    assert "ORDERWATCH_PIN_KEYS" in found["secrets"]["finding"]
+    assert found["migrations"]["remedy"] == "run `orderwatch db upgrade`"
+
+
+def test_the_doctor_goes_on_when_a_server_is_away(command: CommandLine) -> None:
+    command.set(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", DATABASE_URL="postgresql://u:secret-word@127.0.0.1:1/none")
+    status, found = findings(command)
+    assert status == 1
+    assert {found[name]["verdict"] for name in ("broker", "database")} == {"fail"}
+    command.set(KAFKA_BOOTSTRAP_SERVERS="nonsense")
+    status, found = findings(command)
+    assert (status, list(found)) == (1, ["configuration"])
