@@ -25,6 +25,7 @@ from agents.providers.base import (
 from agents.providers.text import decode, fold
 from agents.providers.wire import (
     DELIVERS_PIN,
+    customers,
     filled,
     missing,
     own_marks,
@@ -120,7 +121,7 @@ class Barakat:
         except ProviderError as error:
             return unsent_or_unknown(error)
         answer = read_placement(
-            reference, reply.status, decode(reply.body, reply.charset), self._dialect,
+            reference, reply.status, decode(reply.body, reply.charset), self._masking(wire),
             delivers_pin=wire.get(DELIVERS_PIN) == "1", retry_after_s=reply.retry_after_s,
         )  # fmt: skip
         return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins))
@@ -164,10 +165,15 @@ class Barakat:
         except ProviderError as error:
             return [unanswered(error)] * len(asks)
         answers = read_statuses(
-            asks, reply.status, decode(reply.body, reply.charset), self._dialect,
+            asks, reply.status, decode(reply.body, reply.charset), self._masking(*(ask.wire for ask in asks)),
             by_uuid=by_uuid, retry_after_s=reply.retry_after_s,
         )  # fmt: skip
         return [replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins)) for answer in answers]
+
+    def _masking(self, *wires: Mapping[str, str]) -> Dialect:
+        """The dialect that also masks what these orders' customers said."""
+        said = [word for wire in wires for word in customers(wire, _OWN)]
+        return replace(self._dialect, secrets=(self._token, *said))
 
     async def _ask(self, method: str, path: str, query: Mapping[str, str], max_body: int = MAX_BODY) -> Reply:
         headers = {"api-token": self._token, "Accept": "application/json"}

@@ -22,6 +22,7 @@ from agents.providers.zdk_body import (
     ids_of,
     note_of,
     order_of,
+    orders_in,
     read_document,
     redact,
     redact_document,
@@ -96,15 +97,15 @@ def read_placement(
     if document is None or 300 <= status < 400 or status == 408:
         return placement_by_status(status, retry_after_s, raw, **_unreadable(text))
     note, code, row = dialect.note(document), dialect.code(document), order_of(document)
-    if code is not None:
+    if code is not None and not any(_may_live(order, dialect) for order in orders_in(document)):
         return _by_code(code, note, retry_after_s, raw, dialect)
     word = decision(row) or decision(document)
-    if word is None and not ids_of(row):
+    if code is None and word is None and not ids_of(row):
         if says_error(document) and status != 429:
-            return _by_envelope(status, note, raw)
+            return _by_envelope(status, fold(note_of(document)), note, raw)
         if not 200 <= status < 300:
             return placement_by_status(status, retry_after_s, raw, message=note)
-    if says_error(document) or not 200 <= status < 300:
+    if code is not None or says_error(document) or says_error(row) or not 200 <= status < 300:
         message = f"an order inside an error (HTTP {status})"
         return PlacedAnswer(Placed.AMBIGUOUS, first_id(row), message=message, flags=("contradiction",), raw=raw)
     return _by_word(reference, row, word, dialect, delivers_pin, raw)
@@ -130,7 +131,7 @@ def _by_word(
 
 def _by_code(code: int, note: str, retry_after_s: float | None, raw: str, dialect: Dialect) -> PlacedAnswer:
     meaning = dialect.codes.get(code)
-    flags: tuple[str, ...] = (f"code_{code}",)
+    flags: tuple[str, ...] = (_flag(code),)
     if meaning is Code.RETRY_LATER:
         wait_s = _RETRY_AFTER_S if retry_after_s is None else retry_after_s
         return PlacedAnswer(Placed.RETRY_LATER, message=note, retry_after_s=wait_s, flags=flags, raw=raw)
@@ -142,9 +143,13 @@ def _by_code(code: int, note: str, retry_after_s: float | None, raw: str, dialec
     return PlacedAnswer(Placed.REJECTED, reason=meaning, message=note, tripped=tripped, flags=flags, raw=raw)
 
 
-def _by_envelope(status: int, note: str, raw: str) -> PlacedAnswer:
+def _may_live(order: Document, dialect: Dialect) -> bool:
+    """Whether this is an order that was not rejected: beside an error code nobody knows which of them holds."""
+    return bool(ids_of(order)) and dialect.words.get(decision(order) or "") is not Seen.FAILED
+
+
+def _by_envelope(status: int, words: str, note: str, raw: str) -> PlacedAnswer:
     """An error without a code: a refusal, unless the server or its words are in doubt."""
-    words = fold(note)
     if status >= 500 or any(word in words for word in _UNSURE):
         return PlacedAnswer(Placed.AMBIGUOUS, message=note, flags=("no_code",), raw=raw)
     reason = next((reason for reason, found in _REASONS if any(word in words for word in found)), Refusal.OTHER)
@@ -172,7 +177,7 @@ def read_statuses(
             retry_after_s = _RETRY_AFTER_S
         failed = StatusAnswer(
             Seen.QUERY_ERROR, message=dialect.note(document), retry_after_s=retry_after_s,
-            tripped=meaning is Refusal.ACCESS, flags=(f"code_{code}",), raw=raw,
+            tripped=meaning is Refusal.ACCESS, flags=(_flag(code),), raw=raw,
         )  # fmt: skip
         return [failed] * len(asks)
     if status != 200:
@@ -181,16 +186,16 @@ def read_statuses(
     if rows is None:
         message = "the answer is a page" if is_html(text) else "the answer is not a list of orders"
         return [StatusAnswer(Seen.QUERY_ERROR, message=message, flags=("unreadable",), raw=raw)] * len(asks)
-    nameless = [row for row in rows if by_uuid and not any(_belongs(row, ask) for ask in asks) and _anonymous(row)]
-    return [_answer_of(ask, asks, rows, nameless, dialect) for ask in asks]
+    nameless = [row for row in rows if not any(_belongs(row, ask) for ask in asks) and _anonymous(row, by_uuid)]
+    return [_answer_of(ask, asks, rows, nameless, dialect, by_uuid) for ask in asks]
 
 
 def _answer_of(
-    ask: Ask, asks: Sequence[Ask], rows: Sequence[Document], nameless: Sequence[Document], dialect: Dialect
+    ask: Ask, asks: Sequence[Ask], rows: Sequence[Document], nameless: Sequence[Document], dialect: Dialect, by_uuid: bool
 ) -> StatusAnswer:
     own = [row for row in rows if _belongs(row, ask)]
     if not own and nameless:
-        if len(asks) > 1 or len(rows) > 1 or ask.external_id is not None:
+        if not by_uuid or len(asks) > 1 or len(rows) > 1 or ask.external_id is not None:
             return StatusAnswer(Seen.QUERY_ERROR, message="a row cannot be told apart", flags=("anonymous_rows",))
         own = list(nameless)
     if not own:
@@ -202,11 +207,11 @@ def _answer_of(
 
 
 def _read_row(row: Document, ask: Ask, dialect: Dialect) -> StatusAnswer:
-    word = decision(row)
+    word = None if says_error(row) else decision(row)
     seen = dialect.words.get(word or "")
     external_id, cost, raw = first_id(row), _price(row, dialect), redact_document(row, dialect.secrets)
     if seen is None:
-        message = f"unknown word {(word or '')[:40]!r}"
+        message = f"unknown word {one_line(word or '', dialect.secrets)[:40]!r}"
         return StatusAnswer(Seen.UNRECOGNISED, external_id, cost, message=message, raw=raw)
     pins, message = _delivered(row, seen, dialect, ask.delivers_pin)
     return StatusAnswer(seen, external_id, cost, pins=pins, message=message, raw=raw)
@@ -216,12 +221,14 @@ def _belongs(row: Document, ask: Ask) -> bool:
     owner = row.get("order_uuid")
     if isinstance(owner, str) and owner:
         return owner.lower() == ask.reference.lower()
-    ids = {value.lower() for value in ids_of(row)}
-    return ask.reference.lower() in ids or (ask.external_id is not None and ask.external_id.lower() in ids)
+    ids = ids_of(row)
+    return ask.reference.lower() in (value.lower() for value in ids) or ask.external_id in ids
 
 
-def _anonymous(row: Document) -> bool:
-    return not row.get("order_uuid")
+def _anonymous(row: Document, by_uuid: bool) -> bool:
+    """Whether nobody can tell whose row this is: asked by uuid, the provider's own id says nothing."""
+    owner = row.get("order_uuid")
+    return not (isinstance(owner, str) and owner) and (by_uuid or not ids_of(row))
 
 
 def _delivered(row: Document, seen: Seen, dialect: Dialect, delivers_pin: bool) -> tuple[tuple[str, ...], str]:
@@ -251,7 +258,7 @@ def read_profile(status: int, text: str, dialect: Dialect) -> Balance:
     code = dialect.code(document)
     if code is not None:
         access = dialect.codes.get(code) is Refusal.ACCESS
-        return Balance(None, f"{'access' if access else 'refused'}: code {code}", tripped=access)
+        return Balance(None, f"{'access' if access else 'refused'}: {_flag(code)}", tripped=access)
     if status != 200:
         return Balance(None, f"HTTP {status}", tripped=status in (401, 403))
     inner = document.get("data")
@@ -260,6 +267,11 @@ def read_profile(status: int, text: str, dialect: Dialect) -> Balance:
     if amount is None:
         return Balance(None, "the answer has no readable balance")
     return Balance(Money(amount, _iso(body.get("currency")) or dialect.currency))
+
+
+def _flag(code: int) -> str:
+    """The machine word of an error code; a number that is none is not repeated."""
+    return f"code_{code}" if 0 <= code < 100_000 else "code_unreadable"
 
 
 def _iso(value: object) -> str | None:

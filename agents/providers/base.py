@@ -128,11 +128,13 @@ class CatalogueItem:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One status question. ``reference`` is ours; ``external_id`` the provider's, when it gave one."""
+    """One status question. ``reference`` is ours; ``external_id`` the provider's, when it gave one. ``wire`` is what
+    the placement sent: the customer's part of it is masked in messages and evidence, should the provider repeat it."""
 
     reference: str
     external_id: str | None = None
     delivers_pin: bool = False
+    wire: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ _CHARSETS = frozenset({
 _BLANK = " \t\r\n\f\v\u00a0"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://\S+|\S+\?\S*=\S*")
+_HEX = re.compile(r"%[0-9A-F]{2}")
 _FOLD = str.maketrans("İIıÜüŞşĞğÇçÖöÂâÎîÛû", "iiiuussggccooaaiiuu")
 _DASHES = frozenset("-–— \u00a0")
 
@@ -75,15 +76,15 @@ def read_pin(value: object) -> str | None:
 
 def one_line(text: str, secrets: Iterable[str] = ()) -> str:
     """A provider's own words for people: one line, no URL, no ``secrets``, at most 500 characters."""
-    line = " ".join(clean(hide(text, secrets)).split())
+    line = " ".join(hide(clean(text), secrets).split())
     return _URL.sub("[url]", line)[:MESSAGE_LIMIT]
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
     """``text`` with every secret masked, in plain, percent-encoded and HTML-escaped form."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        in_json = json.dumps(secret)[1:-1]
-        for form in (secret, quote(secret, safe=""), quote_plus(secret), html.escape(secret), in_json,
+        in_json, in_url = json.dumps(secret)[1:-1], quote(secret, safe="")
+        for form in (secret, in_url, _HEX.sub(_lower, in_url), quote_plus(secret), html.escape(secret), in_json,
                      in_json.replace("/", "\\/")):  # fmt: skip
             text = text.replace(form, MASK)
     return text
@@ -91,7 +92,11 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 def evidence(text: str, secrets: Iterable[str] = ()) -> str:
     """The redacted body to keep with an attempt."""
-    return _CONTROL.sub("", hide(text, secrets))[:RAW_LIMIT]
+    return hide(_CONTROL.sub("", text), secrets)[:RAW_LIMIT]
+
+
+def _lower(found: re.Match[str]) -> str:
+    return found[0].lower()
 
 
 def _known(charset: str | None) -> str | None:

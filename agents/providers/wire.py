@@ -49,6 +49,13 @@ def sent(wire: Mapping[str, str], first: Iterable[str]) -> dict[str, str]:
     return leading | {name: wire[name] for name in sorted(wire) if name not in leading and not name.startswith(OURS)}
 
 
+def customers(wire: Mapping[str, str], own: Iterable[str]) -> tuple[str, ...]:
+    """What the order brought to the wire, to be masked where a provider repeats it. Words below four characters are
+    left: they say little about a customer, and masking them would garble every other text."""
+    values = [value for name, value in wire.items() if name not in own and not name.startswith(OURS)]
+    return tuple(word for value in values for word in (value, *value.split()) if len(word) >= 4)
+
+
 def missing(wire: Mapping[str, str], names: Iterable[str]) -> PlacedAnswer | None:
     """NOT_SENT naming the parameters that ``wire`` lacks; None when it is complete."""
     absent = [name for name in names if not wire.get(name, "").strip()]

@@ -55,6 +55,12 @@ def order_of(document: Document) -> Document:
     return data if ids_of(data) or "data" not in document else {**document, **data}
 
 
+def orders_in(document: Document) -> list[Document]:
+    """Everything in the answer of a placement that can be an order."""
+    data = document.get("data", document)
+    return [document, *(row for row in (data if isinstance(data, list) else [data]) if isinstance(row, dict))]
+
+
 def rows_of(document: Document) -> Sequence[Document] | None:
     """The orders in the answer of a check; None when this is not a list of orders."""
     if says_error(document):

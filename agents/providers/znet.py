@@ -22,7 +22,7 @@ from agents.providers.base import (
     StatusAnswer,
 )
 from agents.providers.text import decode
-from agents.providers.wire import filled, missing, own_marks, required, sent, unanswered, unsent_or_unknown
+from agents.providers.wire import customers, filled, missing, own_marks, required, sent, unanswered, unsent_or_unknown
 from streams.errors import InvalidOrder, ProviderError
 
 _OWN = frozenset({"kod", "sifre", "referans", "oyun", "kupur"})
@@ -77,7 +77,7 @@ class Znet:
             return unsent_or_unknown(error)
         return replies.read_placement(
             reference, reply.status, decode(reply.body, reply.charset),
-            retry_after_s=reply.retry_after_s, secrets=self._secrets,
+            retry_after_s=reply.retry_after_s, secrets=(*self._secrets, *customers(wire, _OWN)),
         )  # fmt: skip
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
@@ -114,7 +114,7 @@ class Znet:
             return unanswered(error)
         answer = replies.read_status(
             ask.reference, reply.status, decode(reply.body, reply.charset),
-            retry_after_s=reply.retry_after_s, secrets=self._secrets,
+            retry_after_s=reply.retry_after_s, secrets=(*self._secrets, *customers(ask.wire, _OWN)),
         )  # fmt: skip
         return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins))
 

@@ -50,15 +50,16 @@ def _placement_row(text: str, raw: str, secrets: Sequence[str]) -> PlacedAnswer 
     if is_html(text):
         return None
     head, *fields = (clean(field) for field in text.split("|"))
-    note = one_line("|".join(fields), secrets)
+    words = "|".join(fields)  # decided by what was said, not by what is left of it once secrets are masked
+    note = one_line(words, secrets)
     if head.lower() == "ok":
         return _after_ok(fields, raw, note)
     if not fields:
         return None
     if head == "3":
-        if any(word in fold(note) for word in _ALREADY):
+        if any(word in fold(words) for word in _ALREADY):
             return PlacedAnswer(Placed.DUPLICATE, message=note, raw=raw)
-        reason = _refusal(note)
+        reason = _refusal(words)
         flags = ("mapping",) if reason is Refusal.PACKAGE else ()
         return PlacedAnswer(Placed.REJECTED, reason=reason, message=note, flags=flags, raw=raw)
     if head == "4":
@@ -129,7 +130,8 @@ def _state(fields: list[str], raw: str, secrets: Sequence[str]) -> StatusAnswer:
         return StatusAnswer(Seen.SUCCEEDED, pins=(pin,) if pin else (), message=note, flags=flags, raw=raw)
     if state == "3":
         return StatusAnswer(Seen.FAILED, message=note or one_line(pin or "", secrets), flags=flags, raw=raw)
-    return StatusAnswer(Seen.UNRECOGNISED, message=f"unknown state {state[:20]!r}", flags=flags, raw=raw)
+    message = f"unknown state {one_line(state, secrets)[:20]!r}"
+    return StatusAnswer(Seen.UNRECOGNISED, message=message, flags=flags, raw=raw)
 
 
 def _status_evidence(text: str, secrets: Sequence[str]) -> str:
@@ -208,8 +210,8 @@ def _field(row: dict[str, Any], key: str) -> str:
     return clean(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def _refusal(note: str) -> Refusal:
-    text = fold(note)
+def _refusal(words: str) -> Refusal:
+    text = fold(words)
     return next((reason for reason, words in _REFUSALS if any(word in text for word in words)), Refusal.OTHER)
 
 

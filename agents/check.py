@@ -1,0 +1,150 @@
+"""Acts on due checks: asks the provider about one attempt, or continues what a crash or a full lane left behind.
+
+A check that does not match the ledger's number is stale, doubled or cancelled: it costs one indexed read.
+"""
+
+import structlog
+
+from agents import decide
+from agents.dispatch import place, place_due, put_off, reroute
+from agents.guard import Delivery
+from agents.lanes import Busy
+from agents.providers.base import Ask, Seen
+from agents.routes import Account
+from agents.work import Deps, require, settle, tell, tell_again
+from db.rows import Attempt, Change, OrderState
+from streams.events import Check, decode
+from streams.order import AttemptState, CheckReason, ExternalStatus
+
+log = structlog.get_logger(__name__)
+
+S = AttemptState
+
+#: People and providers may ask about an order that the engine has stopped asking about.
+_ASKED_FOR = (CheckReason.OPERATOR, CheckReason.CALLBACK)
+
+
+async def check(deps: Deps, delivery: Delivery) -> None:
+    """One due check."""
+    event = decode(Check, delivery.value)
+    state = await require(deps, (event.tenant_id, event.order_id))
+    current = _number(state, event.attempt)
+    if current is None:
+        return
+    row = state.attempt(event.attempt)
+    if current != event.check_number:
+        if delivery.repeated and current > event.check_number:
+            # Its decisions were stored, but perhaps not told: the process may have died between the two.
+            await tell_again(deps, state, row.line if row is not None else 0)
+            await place_due(deps, state)
+        return
+    if delivery.repeated:
+        await tell_again(deps, state, 0)
+    if await _past_deadline(deps, state, event.reason):
+        return
+    if event.attempt == 0:
+        await reroute(deps, state)
+        return
+    assert row is not None
+    await _act(deps, state, row)
+
+
+def _number(state: OrderState, attempt: int) -> int | None:
+    if attempt == 0:
+        return state.order.check_number
+    row = state.attempt(attempt)
+    return None if row is None else row.check_number
+
+
+async def _past_deadline(deps: Deps, state: OrderState, reason: str) -> bool:
+    """Expire an order that is due to; True when nothing is to be asked any more."""
+    order = state.order
+    if order.finished_at is not None or deps.clock.now() < order.deadline_at or reason in _ASKED_FOR:
+        return False
+    await expire(deps, state, "check")
+    row_in_flight = any(row.state is S.SENDING for row in state.attempts)
+    return not row_in_flight
+
+
+async def expire(deps: Deps, state: OrderState, actor: str) -> None:
+    """Give up asking about an order by itself, and tell."""
+    fail = deps.config.checks.on_deadline == "fail"
+    after = await settle(
+        deps, state, lambda s: decide.expired(s, deps.routing, deps.clock.now(), fail=fail, actor=actor)
+    )
+    await tell(deps, state, after)
+
+
+async def _act(deps: Deps, state: OrderState, row: Attempt) -> None:
+    account = deps.account(row)
+    if account is None:
+        await put_off(deps, state, row.attempt, f"integration {row.integration_id} is not configured")
+        return
+    match row.state:
+        case S.INTENT:
+            if state.order.external_status is not ExternalStatus.EXPIRED:
+                await place_due(deps, await place(deps, state, row))
+        case S.SENDING:
+            await _lease_over(deps, state, row)
+        case S.UNKNOWN if _may_repeat(deps, state, row, account):
+            await place_due(deps, await place(deps, state, row))
+        case S.UNKNOWN if account.profile.look_up:
+            await ask(deps, state, row, look_up=True)
+        case S.UNKNOWN:
+            after = await settle(deps, state, lambda s: decide.stranded(s, row, deps.routing, deps.clock.now()))
+            await tell(deps, state, after)
+        case S.ACCEPTED | S.COMPLETED | S.FAILED:
+            await ask(deps, state, row, look_up=False)
+        case S.NOT_SENT | S.REJECTED:
+            if row.watch_until is not None:
+                await ask(deps, state, row, look_up=True)
+
+
+def _may_repeat(deps: Deps, state: OrderState, row: Attempt, account: Account) -> bool:
+    """True when the way out of this unknown outcome is the same request once more."""
+    if state.order.finished_at is not None or state.order.external_status is ExternalStatus.EXPIRED:
+        return False
+    wanted = bool(row.evidence.get("repeat")) or not account.profile.look_up
+    return wanted and decide.may_repeat(deps.routing, row, deps.clock.now())
+
+
+async def _lease_over(deps: Deps, state: OrderState, row: Attempt) -> None:
+    """The database says whether the lease is over; while it is not, the sender still has its turn."""
+    account = deps.account(row)
+    assert account is not None
+    after = await settle(
+        deps, state,
+        lambda s: None if _lease_runs(deps, s, row) else decide.lease_over(
+            s, row.attempt, deps.routing, account.schedule, deps.clock.now(), "check"),
+    )  # fmt: skip
+    if after is state:
+        await tell_again(deps, state, row.line)  # comes back when the lease is over
+    else:
+        await tell(deps, state, after)
+
+
+def _lease_runs(deps: Deps, state: OrderState, row: Attempt) -> bool:
+    newest = state.attempt(row.attempt)
+    return newest is not None and newest.lease_until is not None and newest.lease_until > deps.clock.now()
+
+
+async def ask(deps: Deps, state: OrderState, row: Attempt, *, look_up: bool) -> OrderState:
+    """Put one question to the provider and write down what it taught."""
+    account, lane = deps.account(row), deps.lanes.get(row.integration_id)
+    assert account is not None
+    if lane is None:
+        return await put_off(deps, state, row.attempt, f"integration {row.integration_id} has no lane")
+    question = Ask(row.reference, row.external_order_id, row.delivers_pin, row.wire)
+    try:
+        answer = await lane.ask(question, look_up=look_up)
+    except Busy as busy:
+        return await put_off(deps, state, row.attempt, busy.why)
+    def decided(state: OrderState) -> Change | None:
+        newest = state.attempt(row.attempt)
+        if answer.kind is Seen.NOT_FOUND and (newest is None or newest.check_number != row.check_number):
+            return None  # asked before somebody else asked or sent: an absence counts once, and only for what it saw
+        return decide.seen(state, row.attempt, answer, deps.routing, account.schedule, deps.clock.now())
+
+    after = await settle(deps, state, decided)
+    await tell(deps, state, after)
+    return await place_due(deps, after)

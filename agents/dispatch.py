@@ -1,0 +1,181 @@
+"""Places accepted orders, each attempt at most once.
+
+The old system placed an order in fifteen steps inside one request. Here a new order is one commit (accepted, routed,
+intent), a send is a second one (the lease), the answer a third; each leaves its row in the order's timeline.
+"""
+
+import secrets
+import time
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from agents import decide
+from agents.guard import Delivery
+from agents.lanes import Busy
+from agents.providers.base import OrderFacts, PlacedAnswer
+from agents.providers.http import sending_until
+from agents.routes import Waiting, facts_of
+from agents.work import Deps, due, require, settle, tell, tell_again
+from db.rows import Attempt, Change, Order, OrderState
+from streams.events import Attention, Created, decode
+from streams.kafka import message
+from streams.order import AttentionCode
+
+log = structlog.get_logger(__name__)
+
+
+async def created(deps: Deps, delivery: Delivery) -> None:
+    """A customer's order came in: write it down, then place it. A repeat continues where the first one stopped."""
+    event = decode(Created, delivery.value)
+    now = deps.clock.now()
+    order = Order(
+        tenant_id=event.tenant_id,
+        order_id=event.order_id,
+        fingerprint=event.fingerprint(),
+        request=msgspec.to_builtins(event, builtin_types=(), str_keys=True),
+        accepted_at=now,
+        deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
+    )
+    found = deps.routing.first(_facts(event))
+    stored = await deps.ledger.open(decide.opened(order, deps.routing, found, now))
+    if stored is not None:
+        state = OrderState(stored.order, stored.attempts)
+        await tell(deps, OrderState(order, []), state)
+    else:
+        state = await require(deps, order.key)
+        if state.order.fingerprint != order.fingerprint:
+            return await _clash(deps, event, state)
+        await tell_again(deps, state)
+    await place_due(deps, state)
+
+
+def _facts(event: Created) -> OrderFacts:
+    return OrderFacts(
+        tenant_id=event.tenant_id, order_id=event.order_id, package_id=event.package_id, quantity=event.quantity,
+        user_identifier=event.user_identifier, extra_field=event.extra_field or "",
+        customer_phone=event.customer_phone or "", params=event.params or {},
+    )  # fmt: skip
+
+
+async def _clash(deps: Deps, event: Created, state: OrderState) -> None:
+    """The same id with other content: the first one wins, and somebody must look at the shop."""
+    attention = Attention(
+        code=AttentionCode.INVALID_ORDER.value,
+        message="the shop sent this order id again with other content; the first one counts",
+        since=state.order.accepted_at, order_id=event.order_id, tenant_id=event.tenant_id,
+        discriminator=event.fingerprint()[:16],
+    )  # fmt: skip
+    await deps.emitter.send([message(attention, "orders.attention", at=state.order.accepted_at)])
+
+
+async def reroute(deps: Deps, state: OrderState) -> None:
+    """An order whose lines wait without a live attempt asks for its route again."""
+    order = state.order
+    if decide.closed(order):
+        return
+    before = state
+    if not state.attempts:
+        state = await _route_again(deps, state, None)
+    for line in range(1, order.lines + 1):
+        newest = state.latest(line)
+        if newest is not None and decide.nothing_bought(newest):
+            state = await _route_again(deps, state, newest)
+    await tell(deps, before, state)
+    await place_due(deps, state)
+
+
+async def _route_again(deps: Deps, state: OrderState, dead: Attempt | None) -> OrderState:
+    def decided(state: OrderState) -> Change | None:
+        if decide.closed(state.order):
+            return None
+        if dead is None:
+            found = deps.routing.first(facts_of(state.order))
+        else:
+            found = deps.routing.following(state.order, dead, skip=frozenset())
+        if isinstance(found, Waiting) and found.code == state.order.waiting:
+            return None  # nothing new
+        if not isinstance(found, Waiting) and state.attempts and state.latest(found[0].line) != dead:
+            return None  # somebody else routed it
+        return decide.rerouted(state, deps.routing, found, deps.clock.now())
+
+    return await settle(deps, state, decided)
+
+
+async def place_due(deps: Deps, state: OrderState) -> OrderState:
+    """Place every attempt of an order that may be sent now, one after the other, until none is left."""
+    while True:
+        row = next((a for a in state.attempts if due(deps, a)), None)
+        if row is None or decide.closed(state.order):
+            return state
+        state = await place(deps, state, row)
+
+
+async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
+    """Send one attempt: lease, request, answer. A busy lane sends it to the shortest tier instead."""
+    account, lane = deps.account(row), deps.lanes.get(row.integration_id)
+    if account is None or lane is None or not account.enabled:
+        return await put_off(deps, state, row.attempt, f"integration {row.integration_id} is switched off")
+    number = row.attempt
+    token = f"{deps.name}:{secrets.token_hex(8)}"
+    try:
+        async with lane.slot():
+            not_after = time.monotonic() + account.lease_s - account.call_s
+            leased = await settle(
+                deps, state,
+                lambda s: decide.sending(s, number, deps.routing, deps.clock.now(), token, account.lease_s),
+            )  # fmt: skip
+            mine = leased.attempt(number)
+            if mine is None or mine.lease_token != token:
+                return leased  # somebody else was faster; the answer is theirs
+            with sending_until(not_after):
+                answer = await lane.provider.place(mine.reference, mine.wire)
+            lane.observe(answer)
+    except Busy as busy:
+        return await put_off(deps, state, number, busy.why)
+    log.info("placed", order=state.order.order_id, attempt=number, integration=row.integration_id,
+             outcome=answer.kind.value)  # fmt: skip
+    after = await settle(
+        deps, leased,
+        lambda s: decide.placed(s, number, token, answer, deps.routing, account.schedule, deps.clock.now()),
+        keep=True,
+    )  # fmt: skip
+    await tell(deps, state, after)
+    await _watch_balance(deps, row.integration_id, answer)
+    return after
+
+
+async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) -> None:
+    """A balance (or a stock of codes) that runs low is told once per day and integration."""
+    integration = deps.config.integration(integration_id)
+    if integration is None:
+        return
+    balance, least = answer.balance, integration.low_balance
+    if balance is not None and least is not None and balance.amount < least:
+        what = f"balance {balance.amount} {balance.currency} is below {least}"
+    elif "low_stock" in answer.flags:
+        what = f"few codes are left: {answer.message}"
+    else:
+        return
+    now = deps.clock.now()
+    day = f"{now:%Y-%m-%d}"
+    if (integration_id, day) in deps.told:
+        return
+    deps.told.add((integration_id, day))
+    attention = Attention(
+        code=AttentionCode.LOW_BALANCE.value, message=f"{integration_id}: {what}", since=now,
+        integration_id=integration_id, discriminator=day,
+    )  # fmt: skip
+    await deps.emitter.send([message(attention, "orders.attention", at=now)])
+
+
+async def put_off(deps: Deps, state: OrderState, number: int, why: str) -> OrderState:
+    """The same attempt again from the shortest tier; nothing was sent."""
+    delay_s = deps.config.checks.requeue_after
+    after = await settle(
+        deps, state, lambda s: decide.busy(s, number, deps.routing, deps.clock.now(), delay_s, why)
+    )
+    await tell(deps, state, after)
+    return after
+

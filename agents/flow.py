@@ -1,0 +1,260 @@
+"""The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+import msgspec
+import structlog
+from faust.web import Request, Response, View
+
+from agents import check, dispatch, record
+from agents.guard import Delivery, where
+from agents.pool import Pool
+from agents.wiring import Parts
+from streams.app import App
+from streams.app import app as _app
+from streams.errors import EventError
+from streams.events import StatusChanged, decode
+from streams.order import TERMINAL
+
+log = structlog.get_logger(__name__)
+
+app: App = _app
+settings = app.settings
+_prefix = settings.kafka.topic_prefix
+
+#: (topic, partition) -> end of the log when it became ours: what lies before may have been begun by another worker.
+_ours_from: dict[tuple[str, int], int] = {}
+
+
+async def _stop(error: BaseException) -> None:
+    log.error("worker stops", error=str(error) if isinstance(error, Exception) else type(error).__name__)
+    await app.crash(error)
+
+
+parts = Parts(settings, _stop)
+_pools: dict[str, Pool] = {}
+
+
+def topic(name: str) -> Any:
+    """A topic of the contract as raw bytes; it is created by `orderwatch topics apply`, not by Faust."""
+    return app.topic(_prefix + name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
+                     partitions=settings.kafka.partitions, internal=False)  # fmt: skip
+
+
+created, checks, referenced = topic("orders.created"), topic("orders.check"), topic("orders.referenced")
+changed, attention = topic("orders.status-changed"), topic("orders.attention")
+dead_letters = topic("orders.dead-letter")
+
+#: What every order's status is now, by order id and tenant; a cache for readers, never a guard.
+statuses = app.Table(
+    "order-status", key_type=bytes, value_type=bytes, partitions=settings.kafka.partitions, use_partitioner=True,
+    help="order id -> tenant -> Standing, as JSON",
+)  # fmt: skip
+
+#: Ends per partition, integration and outcome in each window. A replay after a crash may count twice.
+outcomes = app.Table(
+    "outcomes", default=int, partitions=settings.kafka.partitions,
+    help="partition|integration|outcome -> ends in the window",
+).tumbling(settings.table.window, expires=settings.table.keep_windows)  # fmt: skip
+
+
+class Standing(msgspec.Struct):
+    """Where one tenant's order stands, as the table keeps it. ``at`` is a Unix time."""
+
+    version: int
+    status: str
+    external_status: str
+    at: float
+
+    @property
+    def final(self) -> bool:
+        """True when only a person moves it."""
+        return self.external_status in TERMINAL
+
+
+Standings = dict[str, Standing]
+
+
+def _standings(order_id: bytes) -> Standings:
+    held = statuses.get(order_id)
+    return msgspec.json.decode(held, type=Standings) if held else {}
+
+
+def _work(name: str, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    async def run(stream: Any) -> None:
+        pool = _pools[name] = Pool(settings.dispatch.max_in_flight)
+
+        async def one(event: Any) -> None:
+            await parts.guard(name, handler, _delivery(event))
+
+        await pool.run(stream, one)
+
+    return run
+
+
+def _delivery(event: Any) -> Delivery:
+    message = event.message
+    headers = message.headers or {}
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Delivery(
+        message.topic, message.partition, message.offset, message.key, message.value, list(pairs),
+        repeated=message.offset < _ours_from.get((message.topic, message.partition), message.offset + 1),
+    )  # fmt: skip
+
+
+@app.agent(created, name="dispatch")
+async def dispatch_orders(stream: Any) -> None:
+    """Place new orders."""
+    await _work("dispatch", lambda delivery: dispatch.created(parts.deps, delivery))(stream)
+
+
+@app.agent(checks, name="check")
+async def check_orders(stream: Any) -> None:
+    """Act on due checks."""
+    await _work("check", lambda delivery: check.check(parts.deps, delivery))(stream)
+
+
+@app.agent(referenced, name="projection-referenced")
+async def project_references(stream: Any) -> None:
+    """Show references in the ``orders`` view."""
+    await _work("projection-referenced", lambda delivery: record.referenced(parts.views, delivery))(stream)
+
+
+@app.agent(changed, name="projection-status")
+async def project_statuses(stream: Any) -> None:
+    """Show status changes in the ``orders`` view."""
+    await _work("projection-status", lambda delivery: record.status_changed(parts.views, delivery))(stream)
+
+
+@app.agent(attention, name="attention")
+async def keep_attention(stream: Any) -> None:
+    """Show what waits for a person."""
+    await _work("attention", lambda delivery: record.attention(parts.views, delivery))(stream)
+
+
+@app.agent(dead_letters, name="dead-letter")
+async def keep_dead_letters(stream: Any) -> None:
+    """Show what was set aside, and tell a person."""
+    await _work("dead-letter", lambda delivery: record.dead_letter(parts.deps, parts.views, delivery))(stream)
+
+
+@app.agent(changed, name="status-table")
+async def keep_statuses(stream: Any) -> None:
+    """Keep the table. What cannot be read is parked by the projection, which reads the same topic."""
+    async for event in stream.events():
+        try:
+            _keep(event.message)
+        except EventError:
+            continue
+        except Exception as error:  # noqa: BLE001 - a cache that fails must not stop the agents beside it
+            log.error("status not kept in the table", error=where(error))
+
+
+def _keep(message: Any) -> None:
+    change = decode(StatusChanged, message.value)
+    key = change.order_id.encode()
+    tenants = _standings(key)
+    before = tenants.get(change.tenant_id)
+    if before is not None and change.version <= before.version:
+        return
+    now = Standing(change.version, change.status, change.external_status, change.occurred_at.timestamp())
+    statuses[key] = msgspec.json.encode({**tenants, change.tenant_id: now})
+    if now.final:
+        outcomes[_outcome_key(message.partition, change.integration_id, change.external_status)] += 1
+
+
+def _outcome_key(partition: int, integration_id: str | None, outcome: str) -> str:
+    """Partitions count apart, so that each count has one owner."""
+    return f"{partition}|{integration_id or '-'}|{outcome}"
+
+
+@app.timer(interval=min(settings.table.keep_finished, 30.0), name="forget-finished")
+async def forget_finished() -> None:
+    """Finished orders leave the table after ``table.keep_finished``."""
+    before = time.time() - settings.table.keep_finished
+    for order_id in list(statuses):
+        tenants = _standings(order_id)
+        kept = {tenant: held for tenant, held in tenants.items() if not (held.final and held.at < before)}
+        if len(kept) == len(tenants):
+            continue
+        if kept:
+            statuses[order_id] = msgspec.json.encode(kept)
+        else:
+            del statuses[order_id]
+
+
+@app.page("/orders/{order_id}/")
+class OrderStatus(View):  # type: ignore[misc]
+    """One order's status from the table, answered by the worker that owns the key."""
+
+    @app.table_route(table=statuses, match_info="order_id")
+    async def get(self, request: Request, order_id: str) -> Response:
+        """200 with tenant -> status, 404 when the table does not hold the order."""
+        tenants = _standings(order_id.encode())
+        if not tenants:
+            return self.json({"error": f"order {order_id} is not in the table"}, status=404)
+        return self.json({"order_id": order_id, "tenants": msgspec.to_builtins(tenants)})
+
+
+@app.page("/outcomes/")
+class Outcomes(View):  # type: ignore[misc]
+    """Ends per integration and outcome in the current window, of the partitions that this worker owns."""
+
+    async def get(self, request: Request) -> Response:
+        """200 with integration -> outcome -> count."""
+        counts: dict[str, dict[str, int]] = {}
+        for integration in (*parts.deps.lanes, "-"):
+            for outcome in sorted(TERMINAL):
+                found = sum(
+                    outcomes[_outcome_key(tp.partition, integration, outcome)].now()
+                    for tp in app.consumer.assignment()
+                    if tp.topic == _prefix + "orders.status-changed"
+                )
+                if found:
+                    counts.setdefault(integration, {})[outcome.value] = found
+        return self.json({"window_s": settings.table.window, "outcomes": counts})
+
+
+@app.page("/health/")
+class Health(View):  # type: ignore[misc]
+    """What this worker is doing."""
+
+    async def get(self, request: Request) -> Response:
+        """200 once the worker runs."""
+        return self.json({
+            "assigned": len(app.consumer.assignment()),
+            "in_flight": {name: pool.in_flight for name, pool in _pools.items()},
+            "lanes": {name: lane.state for name, lane in parts.deps.lanes.items()},
+        })  # fmt: skip
+
+
+@app.on_partitions_revoked.connect
+async def _revoked(app: Any, revoked: set[Any], **_: Any) -> None:
+    for pool in _pools.values():
+        pool.forget((tp.topic, tp.partition) for tp in revoked)
+
+
+@app.on_partitions_assigned.connect
+async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
+    ours = [tp for tp in assigned if not tp.topic.endswith("-changelog")]
+    ends = await app.consumer.highwaters(*ours) if ours else {}
+    _ours_from.clear()
+    _ours_from.update({(tp.topic, tp.partition): end for tp, end in ends.items() if end is not None})
+    owned = sum(tp.topic == _prefix + "orders.created" for tp in assigned)
+    parts.share(owned, settings.kafka.partitions)
+
+
+async def _drain() -> None:
+    for name, pool in _pools.items():
+        if left := await pool.drain(settings.worker.drain):
+            log.warning("stopped with work in flight", agent=name, events=left)
+
+
+app.opening = parts.open
+app.draining = _drain
+app.closing = parts.close
+
+__all__ = ["app", "faust"]

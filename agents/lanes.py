@@ -1,0 +1,294 @@
+"""One lane per integration: rate, concurrency, circuit breaker with slow start, batched look-ups, separate budgets.
+
+A lane that is full or open never blocks the others: it answers ``Busy`` and the event goes back to a tier.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pybreaker
+from aiolimiter import AsyncLimiter
+
+from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
+from streams.config import BreakerConfig, LimitsConfig
+
+#: Waiting room of a lane, in seconds of its rate, when ``limits.queue`` is 0: enough to stay busy until the events
+#: that were sent away come back from the shortest tier.
+_QUEUE_S = 2.0
+_SLOW_START_STEPS = 10
+
+
+class Busy(Exception):
+    """The lane cannot take this now; ``why`` is a sentence for the order's timeline."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Trouble(Exception):
+    """What the breaker counts; never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The lane closed itself: told once per opening."""
+
+    integration_id: str
+    since: datetime
+    message: str
+
+
+class Lane:
+    """The way to one integration. ``share`` is the part of its rate that this worker may use (0 to 1)."""
+
+    def __init__(
+        self,
+        integration_id: str,
+        provider: Provider,
+        limits: LimitsConfig,
+        breaker: BreakerConfig,
+        batch: int,
+        on_down: Callable[[Down], None],
+    ) -> None:
+        self.integration_id = integration_id
+        self.provider = provider
+        self.limits = limits
+        self._on_down = on_down
+        self._breaker_config = breaker
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=breaker.fail_max, reset_timeout=breaker.reset_after, throw_new_error_on_trip=False
+        )
+        self._closed_at = float("-inf")
+        self._trial = False
+        self._refusals: deque[tuple[float, bool]] = deque()
+        self.last_error = ""
+        self._dispatch = _Budget(limits.rate, limits.concurrency, limits.queue)
+        self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue)
+        self._batch = batch
+        self._asked: dict[bool, deque[tuple[Ask, asyncio.Future[StatusAnswer]]]] = {False: deque(), True: deque()}
+        self._askers: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open, as the breaker says."""
+        return str(self._breaker.current_state)
+
+    def set_share(self, share: float) -> None:
+        """This worker owns ``share`` of the partitions, so it may use that part of the rate."""
+        self._dispatch.set_share(share)
+        self._checks.set_share(share)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
+        self._refuse_if_open()
+        async with self._dispatch.slot(self._scale()):
+            self._refuse_if_open()  # it may have opened while we waited
+            with self._trial_run():
+                yield
+
+    async def ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
+        """The answer to one status question; questions that wait together travel together."""
+        self._refuse_if_open()
+        if len(self._asked[look_up]) >= self._checks.room * self._batch:
+            raise Busy(f"{self.integration_id}: too many checks are waiting")
+        future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
+        self._asked[look_up].append((ask, future))
+        # One asker per batch that is waiting, up to the concurrency: the rest gathers behind them.
+        if len(self._askers) * self._batch < sum(map(len, self._asked.values())) and (
+            len(self._askers) < self.limits.concurrency
+        ):
+            task = asyncio.create_task(self._run_asker())
+            self._askers.add(task)
+            task.add_done_callback(self._askers.discard)
+        return await future
+
+    async def _run_asker(self) -> None:
+        while True:
+            look_up = bool(self._asked[True])
+            if not self._asked[look_up]:
+                self._leave()
+                return
+            try:
+                async with self._checks.slot(self._scale(), wait=True):
+                    self._refuse_if_open()
+                    queue = self._asked[look_up]
+                    batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
+                    if batch:
+                        with self._trial_run():
+                            await self._ask_together(batch, look_up)
+            except Busy as busy:
+                for queue in self._asked.values():
+                    while queue:
+                        _, future = queue.popleft()
+                        if not future.done():
+                            future.set_exception(Busy(busy.why))
+                self._leave()
+                return
+
+    def _leave(self) -> None:
+        """An asker that ends is gone at once: its done callback comes too late for whoever asks right after it."""
+        if (task := asyncio.current_task()) is not None:
+            self._askers.discard(task)
+
+    async def _ask_together(self, batch: Sequence[tuple[Ask, "asyncio.Future[StatusAnswer]"]], look_up: bool) -> None:
+        asks = [ask for ask, _ in batch]
+        try:
+            answers = await (self.provider.look_up(asks) if look_up else self.provider.check(asks))
+            if len(answers) != len(asks):
+                raise RuntimeError(f"the adapter answered {len(answers)} of {len(asks)} questions")
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        failed = all(answer.kind is Seen.QUERY_ERROR for answer in answers)
+        self._count(not failed, tripped=any(answer.tripped for answer in answers), error=answers[0].message)
+
+    def observe(self, answer: PlacedAnswer) -> None:
+        """Let the breaker see how a placement went."""
+        bad = answer.kind in (Placed.NOT_SENT, Placed.AMBIGUOUS)
+        self._count(not bad, tripped=answer.tripped, error=answer.message)
+        if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED, Placed.REJECTED):
+            self._count_refusal(answer.kind is Placed.REJECTED)
+
+    def _count(self, good: bool, *, tripped: bool, error: str) -> None:
+        if not good or tripped:
+            self.last_error = error
+        before = self._breaker.current_state
+        if tripped:
+            self._breaker.open()
+        else:
+            try:
+                with self._breaker.calling():
+                    if not good:
+                        raise Trouble
+            except (Trouble, pybreaker.CircuitBreakerError):
+                pass
+        now_state = self._breaker.current_state
+        if before != pybreaker.STATE_OPEN and now_state == pybreaker.STATE_OPEN:
+            self._down(f"{self.integration_id} closed its lane: {error or 'no usable answers'}")
+        elif before == pybreaker.STATE_HALF_OPEN and now_state == pybreaker.STATE_CLOSED:
+            self._closed_at = time.monotonic()
+
+    def _count_refusal(self, refused: bool) -> None:
+        """A mass of refusals is a sign about the account, not about the orders."""
+        now = time.monotonic()
+        self._refusals.append((now, refused))
+        while self._refusals and self._refusals[0][0] < now - self._breaker_config.refusals_window:
+            self._refusals.popleft()
+        if not refused:
+            return
+        count = sum(was_refused for _, was_refused in self._refusals)
+        if count >= self._breaker_config.refusals_max and 2 * count > len(self._refusals):
+            self._refusals.clear()
+            self._breaker.open()
+            self._down(f"{self.integration_id} closed its lane: {count} refusals in a row of minutes")
+
+    def _down(self, message: str) -> None:
+        self._on_down(Down(self.integration_id, datetime.now(UTC), message))
+
+    def _refuse_if_open(self) -> None:
+        state = self._breaker.state
+        if state.name == pybreaker.STATE_OPEN:
+            opened_at = self._breaker._state_storage.opened_at  # the library shows it nowhere else
+            if opened_at and (datetime.now(UTC) - _aware(opened_at)).total_seconds() < self._breaker.reset_timeout:
+                raise Busy(f"{self.integration_id} is closed after trouble: {self.last_error}"[:300])
+            self._breaker.half_open()
+        if self._breaker.current_state == pybreaker.STATE_HALF_OPEN and self._trial:
+            raise Busy(f"{self.integration_id} is being tried again")
+
+    def _trial_run(self) -> "_Trial":
+        return _Trial(self)
+
+    def _scale(self) -> float:
+        """After an outage the rate grows from a tenth to all of it, so that the orders do not come back at once."""
+        ramp_s = self._breaker_config.slow_start
+        since = time.monotonic() - self._closed_at
+        if ramp_s <= 0 or since >= ramp_s:
+            return 1.0
+        return (int(since / ramp_s * _SLOW_START_STEPS) + 1) / _SLOW_START_STEPS
+
+
+class _Trial:
+    """While the breaker is half open, one request at a time finds out."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._mine = False
+
+    def __enter__(self) -> None:
+        self._mine = self._lane._breaker.current_state == pybreaker.STATE_HALF_OPEN
+        if self._mine:
+            self._lane._trial = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            self._lane._trial = False
+
+
+class _Budget:
+    """Rate and concurrency of one kind of call."""
+
+    def __init__(self, rate: float, concurrency: int, queue: int) -> None:
+        self._rate = rate
+        self._share = 1.0
+        self._scale = 1.0
+        self._slots = asyncio.Semaphore(concurrency)
+        self._queue = queue
+        self._waiting = 0
+        self._concurrency = concurrency
+        self._limiter = self._new_limiter()
+
+    @property
+    def room(self) -> int:
+        """How many may wait at once."""
+        return self._queue or max(self._concurrency, int(self._rate * self._share * _QUEUE_S), 1)
+
+    def set_share(self, share: float) -> None:
+        if share != self._share:
+            self._share = share
+            self._limiter = self._new_limiter()
+
+    def _new_limiter(self) -> AsyncLimiter:
+        rate = max(self._rate * self._share * self._scale, 0.001)
+        # A tenth of a second of burst keeps a fast lane smooth; a slow one hands out single places.
+        burst = max(1.0, rate / 10)
+        return AsyncLimiter(burst, burst / rate)
+
+    @asynccontextmanager
+    async def slot(self, scale: float, *, wait: bool = False) -> AsyncIterator[None]:
+        if scale != self._scale:
+            self._scale = scale
+            self._limiter = self._new_limiter()
+        if not wait and self._waiting >= self.room:
+            raise Busy("too many requests are waiting for this integration")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+            try:
+                await self._limiter.acquire()
+            except BaseException:
+                self._slots.release()
+                raise
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+def _aware(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

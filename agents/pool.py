@@ -1,0 +1,100 @@
+"""Many events at a time, one per order, acknowledged in the order they came.
+
+Faust commits an offset that passes events still in flight when they are acknowledged out of order (upstream issue
+606), so this pool acknowledges an event only when every earlier one of its partition is done. That keeps Faust's own
+commit rule right without touching its inside.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+TP = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Entry:
+    event: Any
+    done: bool = False
+
+
+class Pool:
+    """Runs ``handle(event)`` for each event of one agent, at most ``limit`` at a time; see the module docstring.
+
+    ``handle`` must return only when its event may be acknowledged and must not raise: see ``agents.guard``.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._room = asyncio.Semaphore(limit)
+        self._open: dict[TP, deque[_Entry]] = {}
+        self._tails: dict[bytes, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def in_flight(self) -> int:
+        """Events taken and not yet finished."""
+        return len(self._tasks)
+
+    async def run(self, stream: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
+        """Take events from a Faust stream for ever."""
+        async for event in stream.noack().events():
+            await self.submit(event, handle)
+
+    async def submit(self, event: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
+        """Start one event; waits while the pool is full, and for ever once it is closing."""
+        await self._room.acquire()
+        if self._closing:
+            await asyncio.Event().wait()
+        message = event.message
+        entry = _Entry(event)
+        place = (message.topic, message.partition)
+        self._open.setdefault(place, deque()).append(entry)
+        key = message.key or b"%d" % id(entry)
+        task = asyncio.create_task(self._one(place, entry, handle, self._tails.get(key)))
+        self._tails[key] = task
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._forget(key, done))
+
+    async def _one(
+        self, place: TP, entry: _Entry, handle: Callable[[Any], Awaitable[None]], before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        await handle(entry.event)
+        entry.done = True
+        self._acknowledge(place)
+
+    def _acknowledge(self, place: TP) -> None:
+        entries = self._open.get(place)
+        while entries and entries[0].done:
+            entries.popleft().event.ack()
+
+    def _forget(self, key: bytes, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+        if self._tails.get(key) is task:
+            del self._tails[key]
+        if not task.cancelled() and (error := task.exception()):
+            raise error  # a handler must not raise; the loop's exception handler tells it
+
+    def forget(self, places: Iterable[TP]) -> None:
+        """These partitions went to somebody else: finish what runs, acknowledge none of it."""
+        for place in places:
+            self._open.pop(place, None)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take nothing more and wait for what runs; the number of events that did not finish in time."""
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        for task in left:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        return len(left)

@@ -1,0 +1,31 @@
+"""When to ask again. Pure: no clock, no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The delays of one integration, in seconds. Every delay that is used is one of ``tiers``."""
+
+    first_after_s: float
+    base_s: float
+    factor: float
+    max_s: float
+    requeue_s: float
+    watch_every_s: float
+    watch_for_s: float
+    tiers: Sequence[float]
+
+    def backoff_s(self, asked: int) -> float:
+        """Delay after ``asked`` questions without a final answer: base * factor^(n-1), at most max."""
+        return float(min(self.base_s * self.factor ** max(asked - 1, 0), self.max_s))
+
+    def retry_after_s(self, wish_s: float | None, otherwise_s: float) -> float:
+        """The provider's wish rounded up to a tier, never below ``otherwise_s``."""
+        return otherwise_s if wish_s is None else max(otherwise_s, tier_for(self.tiers, wish_s))
+
+
+def tier_for(tiers: Sequence[float], seconds: float) -> float:
+    """The shortest tier that is not shorter than ``seconds``; the longest one when none is."""
+    return min((tier for tier in tiers if tier >= seconds - 0.001), default=max(tiers))

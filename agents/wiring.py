@@ -1,0 +1,254 @@
+"""Opens and closes everything a worker is made of; the only module that sees every room."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from agents import config_check
+from agents.guard import Delivery, Guard, dead_letter
+from agents.lanes import Down, Lane
+from agents.providers import registry
+from agents.providers.base import Setup
+from agents.providers.http import HttpClient
+from agents.routes import Account, Routing
+from agents.schedule import Schedule
+from agents.sweep import sweep_forever
+from agents.work import Deps
+from db import catalog
+from db.clock import Clock
+from db.engine import connect
+from db.leader import Leader
+from db.ledger import Ledger
+from db.stock import CodeStock
+from db.views import Views
+from streams.config import Config, IntegrationConfig, with_catalog
+from streams.delay import DelayLine
+from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from streams.events import Attention
+from streams.kafka import Emitter, Outgoing, apply_topics, message
+from streams.order import AttentionCode
+from streams.seal import Sealer
+from streams.topics import specs
+
+log = structlog.get_logger(__name__)
+
+_THREADS = 8
+
+
+class Parts:
+    """One worker's parts. ``deps`` is what handlers get; ``guard`` runs them."""
+
+    deps: Deps
+    views: Views
+    guard: Guard
+
+    def __init__(self, config: Config, stop: Any, environ: Mapping[str, str] | None = None) -> None:
+        self._file = config
+        self._stop = stop
+        self._environ = os.environ if environ is None else environ
+        self._sealer = Sealer.from_environ(self._environ)
+        self._engine = connect(config.database.url.get_secret_value(), config.database.pool_size)
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Future[None]] = set()
+        self._https: dict[str, HttpClient] = {}
+        self._share = 1.0
+        self._delay: DelayLine | None = None
+        self._revision = ""
+
+    async def connect(self) -> Deps:
+        """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
+        clock = Clock(asyncio.get_running_loop())
+        emitter = await Emitter(self._file.kafka).start()
+        ledger = Ledger(self._engine, self._executor, clock)
+        self.views = Views(self._engine, self._executor)
+        self._stock = CodeStock(self._engine, self._executor, clock)
+        self.deps = Deps(
+            self._file, Routing(self._file, {}), {}, ledger, emitter, clock,
+            name=f"{socket.gethostname()}:{os.getpid()}",
+        )  # fmt: skip
+        dispatch = self._file.dispatch
+        self.guard = Guard(emitter.send, self._stop, dispatch.poison_retries, dispatch.max_parked_share)
+        await self._when_answering(lambda: catalog.seed(self._engine, self._file.docs, "config.yaml"))
+        await self._when_answering(self._follow)
+        return self.deps
+
+    async def open(self) -> None:
+        """``connect``, then start the delay line and the timers."""
+        deps = await self.connect()
+        leader = Leader(self._engine, self._executor)
+        self._tasks = [
+            asyncio.create_task(sweep_forever(deps, leader), name="sweep"),
+            asyncio.create_task(self._watch(), name="watch"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+        loop = asyncio.get_running_loop()
+
+        def forward(records: Sequence[Outgoing]) -> "Future[None]":
+            return asyncio.run_coroutine_threadsafe(deps.emitter.send(records), loop)
+
+        self._delay = DelayLine(
+            self._file.kafka, f"{self._file.kafka.topic_prefix}orderwatch-delay", forward, _park, deps.clock.now
+        )
+        self._delay.start()
+
+    async def close(self) -> None:
+        """Let go of everything; after the work in flight is done."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._delay is not None:
+            await asyncio.to_thread(self._delay.stop)
+        for http in self._https.values():
+            await http.close()
+        await self.deps.emitter.close()
+        self._executor.shutdown(wait=True)
+        self._engine.dispose()
+
+    def share(self, owned: int, of: int) -> None:
+        """This worker owns so many of the partitions of ``orders.created``: its part of every rate."""
+        self._share = max(owned, 1) / of if of else 1.0
+        for lane in self.deps.lanes.values():
+            lane.set_share(self._share)
+
+    async def _when_answering(self, call: Any) -> None:
+        """Run in a thread until database and broker answer: a worker may start before they do."""
+        pause_s = 0.2
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, call)
+                return
+            except (StoreUnavailable, BrokerUnavailable) as error:
+                log.warning("waiting", error=str(error))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 5.0)
+
+    def _follow(self) -> None:
+        """Take over the stored configuration if it changed."""
+        revision = catalog.revision(self._engine)
+        if revision == self._revision:
+            return
+        config = with_catalog(self._file, catalog.read(self._engine), self._environ, config_check.problems)
+        apply_topics(config.kafka, specs(config))
+        asyncio.run_coroutine_threadsafe(self._use(config), self.deps.clock.loop()).result()
+        self._revision = revision
+        log.info("configuration in use", revision=revision, integrations=len(config.integrations),
+                 routes=len(config.routes), mappings=len(config.mappings))  # fmt: skip
+
+    async def _use(self, config: Config) -> None:
+        """Build what changed, keep what did not: an unchanged lane keeps its breaker and its connections."""
+        deps = self.deps
+        tiers = config.tiers()
+        accounts: dict[str, Account] = {}
+        lanes: dict[str, Lane] = {}
+        for integration in config.integrations:
+            old = deps.config.integration(integration.id)
+            same = old is not None and old.model_dump() == integration.model_dump() and integration.id in deps.lanes
+            if same:
+                lanes[integration.id] = deps.lanes[integration.id]
+            else:
+                lanes[integration.id] = self._lane(integration)
+            accounts[integration.id] = account(config, integration, lanes[integration.id], tiers)
+        deps.config, deps.routing, deps.lanes, deps.tiers = config, Routing(config, accounts), lanes, tiers
+
+    def _lane(self, integration: IntegrationConfig) -> Lane:
+        limits = integration.limits
+        http = HttpClient(
+            integration.base_url or "http://127.0.0.1", connect_timeout_s=limits.connect_timeout,
+            timeout_s=limits.timeout,
+        )  # fmt: skip
+        if (before := self._https.get(integration.id)) is not None:
+            # Calls in flight still use it; close it when the longest of them must be over.
+            asyncio.get_running_loop().call_later(
+                limits.timeout + limits.connect_timeout, lambda: asyncio.ensure_future(before.close())
+            )
+        self._https[integration.id] = http
+        provider = registry.build(integration.provider, Setup(
+            integration_id=integration.id, tenant_id=integration.tenant_id, currency=integration.currency or "",
+            http=http, seal=self._sealer.seal, stock=self._stock,
+            credentials={name: value.get_secret_value() for name, value in integration.credentials.items()},
+            options=integration.options,
+        ))  # fmt: skip
+        profile = registry.profile_of(integration.provider, integration.profile)
+        lane = Lane(integration.id, provider, limits, integration.breaker, profile.batch, self._on_down)
+        lane.set_share(self._share)
+        return lane
+
+    def _on_down(self, down: Down) -> None:
+        """Tell once per hour and integration that a lane closed itself."""
+        log.warning("lane closed", integration=down.integration_id, error=down.message)
+        attention = Attention(
+            code=AttentionCode.INTEGRATION_DOWN.value, message=down.message, since=down.since,
+            integration_id=down.integration_id, discriminator=f"{down.since:%Y-%m-%dT%H}",
+        )  # fmt: skip
+        self._keep(asyncio.ensure_future(self._tell(message(attention, "orders.attention", at=down.since))))
+
+    def _keep(self, task: "asyncio.Future[None]") -> None:
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _tell(self, record: Outgoing) -> None:
+        try:
+            await self.deps.emitter.send([record])
+        except BrokerUnavailable as error:
+            log.warning("attention not told", error=str(error))
+
+    async def _watch(self) -> None:
+        """Follow changes of the stored configuration; a wrong one is told and the one in use stays."""
+        while True:
+            await asyncio.sleep(self._file.worker.config_poll)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._follow)
+            except ConfigError as error:
+                log.error("stored configuration refused", error=str(error))
+                await asyncio.sleep(10 * self._file.worker.config_poll)
+            except (StoreUnavailable, BrokerUnavailable) as error:
+                log.warning("configuration not read", error=str(error))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task ended", task=task.get_name(), error=type(error).__name__)
+            self._keep(asyncio.ensure_future(self._stop(error)))
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Deps]:
+    """A worker's parts for the length of one act of a person."""
+
+    async def stop(error: BaseException) -> None:
+        raise error
+
+    parts = Parts(config, stop)
+    try:
+        yield await parts.connect()
+    finally:
+        await parts.close()
+
+
+def account(config: Config, integration: IntegrationConfig, lane: Lane, tiers: tuple[float, ...]) -> Account:
+    """How the engine sees an integration."""
+    backoff = config.backoff(integration)
+    final = config.checks.after_final
+    schedule = Schedule(
+        first_after_s=config.first_after(integration), base_s=backoff.base, factor=backoff.factor, max_s=backoff.max,
+        requeue_s=config.checks.requeue_after, watch_every_s=final.every, watch_for_s=final.until, tiers=tiers,
+    )  # fmt: skip
+    return Account(
+        integration_id=integration.id, provider=integration.provider, enabled=integration.enabled,
+        adapter=lane.provider, profile=registry.profile_of(integration.provider, integration.profile),
+        schedule=schedule, lease_s=config.lease_s(integration),
+        call_s=integration.limits.timeout + integration.limits.connect_timeout,
+    )  # fmt: skip
+
+
+def _park(record: Any, reason: str) -> Outgoing:
+    delivery = Delivery(record.topic(), record.partition(), record.offset(), record.key(), record.value(),
+                        record.headers() or [])  # fmt: skip
+    return dead_letter("delay", delivery, reason, "due_at: missing or not an instant; expected RFC 3339 UTC")

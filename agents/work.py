@@ -1,0 +1,95 @@
+"""What every handler works with, and the two moves that all of them make: settle a decision, then tell it."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from agents import announce
+from agents.lanes import Lane
+from agents.routes import Account, Routing
+from agents.schedule import tier_for
+from db.clock import Clock
+from db.ledger import Ledger
+from db.rows import Attempt, Change, Key, OrderState
+from streams.config import Config, tier_name
+from streams.errors import OrderNotFound, StoreUnavailable
+from streams.kafka import Emitter
+
+log = structlog.get_logger(__name__)
+
+_HOLD_FIRST_S = 0.2
+_HOLD_MAX_S = 5.0
+
+
+@dataclass(slots=True)
+class Deps:
+    """The parts a worker is made of. ``config``, ``routing`` and ``lanes`` are replaced when the configuration is."""
+
+    config: Config
+    routing: Routing
+    lanes: Mapping[str, Lane]
+    ledger: Ledger
+    emitter: Emitter
+    clock: Clock
+    tiers: tuple[float, ...] = ()
+    name: str = "worker"
+    told: set[tuple[str, str]] = field(default_factory=set)
+
+    def topic_for(self, delay_s: float) -> str:
+        """``orders.check`` for what is due, else the shortest tier that is long enough."""
+        return "orders.check" if delay_s <= 0 else tier_name(tier_for(self.tiers, delay_s))
+
+    def account(self, row: Attempt) -> Account | None:
+        """The integration of an attempt, unless it left the configuration."""
+        return self.routing.accounts.get(row.integration_id)
+
+
+async def require(deps: Deps, key: Key) -> OrderState:
+    """The order as it stands. Raises ``OrderNotFound`` naming it."""
+    state = await deps.ledger.load(key)
+    if state is None:
+        raise OrderNotFound(f"order {key[1]} of tenant {key[0]} was never accepted")
+    return state
+
+
+async def settle(
+    deps: Deps, state: OrderState, decide: Callable[[OrderState], Change | None], *, keep: bool = False
+) -> OrderState:
+    """Write what ``decide`` makes of the order, deciding anew whenever it moved first; the order afterwards.
+
+    With ``keep`` the decision rests on an answer that exists only in this process, so a store that is away is waited
+    for in place instead of being raised. Telling follows: see ``tell``.
+    """
+    pause_s = _HOLD_FIRST_S
+    while True:
+        try:
+            change = decide(state)
+            if change is None:
+                return state
+            stored = await deps.ledger.apply(change)
+            if stored is not None:
+                return announce.after(state, stored)
+            state = await require(deps, state.order.key)
+        except StoreUnavailable as error:
+            if not keep:
+                raise
+            log.warning("answer held", order=state.order.order_id, error=str(error))
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _HOLD_MAX_S)
+
+
+async def tell(deps: Deps, before: OrderState, now: OrderState) -> None:
+    """Write the events that became true; returns when the broker has them."""
+    await deps.emitter.send(announce.news(before, now, deps.topic_for, deps.clock.now()))
+
+
+async def tell_again(deps: Deps, state: OrderState, line: int | None = None) -> None:
+    """Write every event that must have been written about this order, with the same ids; see ``announce``."""
+    await deps.emitter.send(announce.everything(state, deps.topic_for, deps.clock.now(), line))
+
+
+def due(deps: Deps, row: Attempt) -> bool:
+    """True when this attempt may be sent now."""
+    return announce.due_intent(row, deps.clock.now())
