@@ -1,0 +1,132 @@
+"""What happens in one run: who orders what and when, what the provider does, which fault hits, where a process stops."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TENANT = "t"
+PACKAGE = "p"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something from outside, ``at`` virtual seconds after the start.
+
+    ``order``: the shop's created event (twice is a repeat; another ``player`` is a clash). ``sweep``: a pass of the
+    sweeper. ``ask``: an operator's ``order check``. ``resolve``: an operator says, after a look into the provider's
+    book, how an attempt with an unknown outcome ended. ``off``, ``on``: a change of configuration; ``order`` names
+    the integration then. ``expire``: a sweep when the deadline has passed.
+    """
+
+    at: float
+    kind: Literal["order", "sweep", "ask", "resolve", "off", "on"]
+    order: str = "o1"
+    quantity: int = 1
+    player: str = "player"
+
+    def __str__(self) -> str:
+        return f"{self.at:g} s: {self.kind} {self.order}" + (f" x{self.quantity}" if self.quantity > 1 else "")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``scripts``: what the plain shop of each integration does to the next placements. ``busy``: how often a lane
+    refuses a placement before it takes one. ``checks``: block of the configuration. ``ends``: whether every order has
+    to reach its end without a person."""
+
+    name: str
+    steps: tuple[Step, ...]
+    scripts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    busy: int = 0
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    off: tuple[str, ...] = ()
+    fallback: bool = True
+    ends: bool = True
+    hours: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the network and the provider do to the first ``placements`` placements, and to the first ``questions``."""
+
+    name: str
+    says: str
+    placements: int = 1
+    questions: int = 0
+
+
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("none", "everything answers", placements=0),
+        Fault("lost", "executed, no answer until the time limit"),
+        Fault("swallowed", "never executed, no answer until the time limit"),
+        Fault("twice", "executed twice, answered once"),
+        Fault("delayed", "no answer, executed within the time the profile grants (absent_settle_s)"),
+        Fault("5xx", "executed, answered with HTTP 500"),
+        Fault("questions", "executed, no answer, and then the first questions fail too", questions=3),
+        Fault("refused", "the connection is refused"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What happens to a process at a point of its run.
+
+    ``kill``: it is gone, and everything in its memory. ``freeze``: it stands still for ``seconds`` and then goes on,
+    while another one took over. ``fail``: the store or broker says that it did not answer, whatever it did.
+    """
+
+    kind: Literal["kill", "freeze", "fail"]
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} for {self.seconds:g} s" if self.seconds else self.kind
+
+
+KILL = Act("kill")
+FAIL = Act("fail")
+#: Longer than a rebalance, shorter than a lease; and longer than a lease.
+NAP, COMA = Act("freeze", 15.0), Act("freeze", 100.0)
+
+
+def _order(at: float, order: str = "o1", quantity: int = 1, player: str = "player") -> Step:
+    return Step(at, "order", order, quantity, player)
+
+
+_PLAIN = (_order(0.0),)
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("one order", _PLAIN),
+        Scenario("repeats", (_order(0.0), _order(0.001), _order(30.0), _order(500.0))),
+        Scenario("clash", (_order(0.0), _order(20.0, player="somebody else"))),
+        Scenario("two orders", (_order(0.0), _order(0.0, "o2"), Step(45.0, "ask"), Step(200.0, "sweep"))),
+        Scenario("two units", (_order(0.0, quantity=2),)),
+        Scenario("fallback", _PLAIN, scripts={"one": ["stock"]}),
+        Scenario("two units, fallback", (_order(0.0, quantity=2),), scripts={"one": ["stock"]}),
+        Scenario("refused twice", _PLAIN, scripts={"one": ["stock"], "two": ["funds"]}),
+        Scenario("refused for good", _PLAIN, scripts={"one": ["player"]}),
+        Scenario("locked out", _PLAIN, scripts={"one": ["access", "access"]}, fallback=False),
+        Scenario("retry later", _PLAIN, scripts={"one": ["later", "later"]}),
+        Scenario("given up later", _PLAIN, scripts={"one": ["fails"]}),
+        Scenario("busy lane", _PLAIN, busy=3),
+        Scenario("switched off", (_order(0.0), Step(100.0, "on", "one"), Step(400.0, "sweep")), off=("one", "two")),
+        Scenario("operator", (_order(0.0), Step(700.0, "resolve"), Step(701.0, "resolve"))),
+        Scenario(
+            "deadline", (_order(0.0), Step(150.0, "sweep"), Step(400.0, "ask"), Step(500.0, "resolve")), ends=False,
+            checks={"deadline": "90s", "first_after": "600s", "long_pending_after": ["30s"]},
+        ),
+        Scenario(
+            "deadline fails", (_order(0.0), Step(150.0, "sweep")), ends=False,
+            checks={"deadline": "90s", "first_after": "600s", "on_deadline": "fail"},
+        ),
+        Scenario("long pending", (_order(0.0), Step(45.0, "sweep")), checks={"long_pending_after": ["30s"]}),
+        Scenario("watched", _PLAIN, checks={"after_final": {"every": "600s", "until": "1500s"}}),
+    )
+}  # fmt: skip
+
+#: Scenarios that need nothing of the shop but its orders: those for an adapter that somebody wrote.
+FOR_ANY_SHOP = tuple(name for name, scenario in SCENARIOS.items() if not scenario.scripts)
