@@ -155,7 +155,7 @@ async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) 
     if balance is not None and least is not None and balance.amount < least:
         what = f"balance {balance.amount} {balance.currency} is below {least}"
     elif "low_stock" in answer.flags:
-        what = f"few codes are left: {answer.message}"
+        what = answer.raw
     else:
         return
     now = deps.clock.now()

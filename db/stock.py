@@ -48,9 +48,10 @@ class CodeStock:
         return await self._column("select sealed from codes where reference = :reference", reference=reference)
 
     async def left(self, tenant_id: str, group: str) -> int:
-        """How many codes of this group are still available."""
+        """How many codes of this group are still available; counted up to 1,000."""
         rows = await self._column(
-            "select count(*) from codes where tenant_id = :tenant and code_group = :group and reference is null",
+            "select count(*) from (select from codes where tenant_id = :tenant and code_group = :group"
+            " and reference is null limit 1000) available",
             tenant=tenant_id, group=group,
         )  # fmt: skip
         return int(rows[0])

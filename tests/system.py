@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 
-from orderwatch.books import Books, Verdict, compare, from_ledger
+from orderwatch.books import Books, Bought, Verdict, compare, from_ledger
 from orderwatch.embedded import free_port
 from orderwatch.leash import Leashed
 from streams.clients import OrderProducer
@@ -104,8 +104,9 @@ class System:
         with self._simulator.stdout as output:
             self.simulator = json.loads(output.readline())
 
-    def start_worker(self, **environ: str) -> Leashed:
-        """One more worker process; `python -m faust -A streams.app worker`, as an operator would start it."""
+    def start_worker(self, *, cwd: Path = ROOT, **environ: str) -> Leashed:
+        """One more worker process; `python -m faust -A streams.app worker`, as an operator would start it in ``cwd``.
+        """
         number = len(self.workers)
         env = {
             **os.environ, "ORDERWATCH_CONFIG": str(self.config_path), "ORDERWATCH_PIN_KEYS": self.pin_keys,
@@ -114,7 +115,7 @@ class System:
         }  # fmt: skip
         worker = Leashed(
             [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
-            log=self.directory / f"worker-{number}.log", cwd=ROOT, env=env,
+            log=self.directory / f"worker-{number}.log", cwd=cwd, env=env,
         )  # fmt: skip
         worker.port = int(env["ORDERWATCH_WORKER_PORT"])  # type: ignore[attr-defined]
         self.workers.append(worker)
@@ -203,12 +204,17 @@ class System:
                 newest[key] = change
         return {key: change.external_status for key, change in newest.items()}
 
+    def _codes_given(self) -> list[Bought]:
+        """Our own stock is the provider's book of the ``codes`` integration."""
+        given = self.rows("select reference, count(*) as n from codes where reference is not null group by reference")
+        return [Bought("codes-1", row["reference"], 1, "success", row["n"]) for row in given]
+
     def books(self, open_allowed: Iterable[tuple[str, str]] = ()) -> Verdict:
         """Compare the four books now."""
         attempts = self.rows("select tenant_id, order_id, line, reference, state from attempts")
         books = Books(
             sent=self.sent,
-            bought=from_ledger(self.control("GET", "/ledger")),
+            bought=[*from_ledger(self.control("GET", "/ledger")), *self._codes_given()],
             orders=self.statuses(),
             attempts={
                 row["reference"]: ((row["tenant_id"], row["order_id"]), row["line"], row["state"]) for row in attempts
@@ -254,6 +260,7 @@ def _catalogue(provider_url: str) -> dict[str, Any]:
             {**common, "id": "barakat-1", "provider": "barakat", "currency": "USD",
              "base_url": f"{provider_url}/barakat-1", "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
              "profile": {"absent_settle_s": 1, "absent_answers": 2, "absent_window_s": 1}},
+            {**common, "id": "codes-1", "provider": "codes", "options": {"low_stock": 2}},
         ],
         "routes": [
             {"tenant_id": "shop", "package_id": "sixty", "mode": "auto", "provider_type": "external",
@@ -263,6 +270,8 @@ def _catalogue(provider_url: str) -> dict[str, Any]:
             {"tenant_id": "shop", "package_id": "batch", "mode": "auto", "provider_type": "external",
              "primary": "barakat-1"},
             {"tenant_id": "shop", "package_id": "by-hand", "mode": "manual", "provider_type": "manual"},
+            {"tenant_id": "shop", "package_id": "card", "mode": "auto", "provider_type": "codes",
+             "primary": "codes-1"},
         ],
         "mappings": [
             {"tenant_id": "shop", "package_id": "sixty", "integration": "znet-main", "provider_package_id": "1",
@@ -275,5 +284,7 @@ def _catalogue(provider_url: str) -> dict[str, Any]:
              "delivers_pin": True},
             {"tenant_id": "shop", "package_id": "batch", "integration": "barakat-1", "provider_package_id": "10",
              "delivers_pin": True},
+            {"tenant_id": "shop", "package_id": "card", "integration": "codes-1", "provider_package_id": "card",
+             "code_group": "cards", "delivers_pin": True},
         ],
     }  # fmt: skip

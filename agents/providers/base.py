@@ -220,7 +220,7 @@ class Stock(Protocol):
         """The sealed codes already given to this reference; empty when none."""
 
     async def left(self, tenant_id: str, group: str) -> int:
-        """How many codes of this group are still available."""
+        """How many codes of this group are still available; may stop counting at 1,000."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,15 @@ from streams.errors import ConfigError, InvalidOrder, StoreUnavailable
 
 _GROUP = "code_group"
 _QUANTITY = "quantity"
+_LOW_STOCK = "low_stock"
+_LOW_STOCK_DEFAULT = 5
 
 
 class Codes:
-    """The stock of one tenant. A mapping names the group of codes its package takes from."""
+    """The stock of one tenant. A mapping names the group of codes its package takes from.
+
+    Option ``low_stock``: fewer codes than this left in a group raise attention (default 5, 0 switches it off).
+    """
 
     profile: ClassVar[Profile] = Profile(
         repeat_safe=True, look_up=True, batch=50, quantity=True,
@@ -34,7 +39,7 @@ class Codes:
     )  # fmt: skip
     credentials: ClassVar[frozenset[str]] = frozenset()
     mapping_keys: ClassVar[frozenset[str]] = frozenset({_GROUP})
-    options: ClassVar[frozenset[str]] = frozenset()
+    options: ClassVar[frozenset[str]] = frozenset({_LOW_STOCK})
     currency: ClassVar[str | None] = None
 
     def __init__(self, setup: Setup) -> None:
@@ -42,6 +47,15 @@ class Codes:
             raise ConfigError(f"integration {setup.integration_id} has no stock; expected one for provider codes")
         self._stock: Stock = setup.stock
         self._tenant_id = setup.tenant_id
+        self._low_stock = int(setup.options.get(_LOW_STOCK, _LOW_STOCK_DEFAULT))
+
+    @staticmethod
+    def option_problems(options: Mapping[str, Any]) -> list[str]:
+        """One line per option whose value cannot be used."""
+        least = options.get(_LOW_STOCK, _LOW_STOCK_DEFAULT)
+        if str(least).isdecimal():
+            return []
+        return [f"options.{_LOW_STOCK} is {least!r}; expected a number of codes, 0 or more"]
 
     @staticmethod
     def reference(tenant_id: str, order_id: str, attempt: int) -> str:
@@ -65,7 +79,13 @@ class Codes:
         if codes is None:
             message = f"fewer than {quantity} codes are left in group {group}"
             return PlacedAnswer(Placed.REJECTED, reason=Refusal.STOCK, message=message)
-        return PlacedAnswer(Placed.COMPLETED, pins=tuple(codes))
+        left = await self._few_left(group)
+        if left is None:
+            return PlacedAnswer(Placed.COMPLETED, pins=tuple(codes))
+        # For people who refill, not for the buyer: hence evidence, not message.
+        return PlacedAnswer(
+            Placed.COMPLETED, pins=tuple(codes), flags=(_LOW_STOCK,), raw=f"{left} codes are left in group {group}"
+        )
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         return [await self._given(ask.reference) for ask in asks]
@@ -78,6 +98,14 @@ class Codes:
 
     async def catalogue(self) -> Sequence[CatalogueItem]:
         return []
+
+    async def _few_left(self, group: str) -> int | None:
+        """How many codes are left when they are fewer than option ``low_stock``, else None."""
+        try:
+            left = await self._stock.left(self._tenant_id, group)
+        except StoreUnavailable:
+            return None
+        return left if left < self._low_stock else None
 
     async def _given(self, reference: str) -> StatusAnswer:
         try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from db import catalog
 from db.engine import connect
+from db.operator import SealedCode, load_codes
 from orderwatch.embedded import Broker
 from streams.events import Created, Referenced, decode
 from streams.kafka import Outgoing
@@ -101,6 +102,21 @@ def test_a_quantity_becomes_lines_where_the_provider_sells_single_units(system: 
     assert len(_references(system, "three-batch")) == 1
     pins = system.rows("select order_id, cardinality(pins) as n from orders where order_id like 'three%'")
     assert {row["order_id"]: row["n"] for row in pins} == {"three": 3, "three-batch": 3}
+    assert system.books().agree
+
+
+def test_codes_come_from_our_own_stock_each_once_and_a_low_stock_is_told(system: System) -> None:
+    engine = connect(system.database)
+    load_codes(engine, "shop", "cards", [SealedCode(f"sealed-{i}", f"print-{i}") for i in range(4)], "test")
+    engine.dispose()
+    orders = [order(f"card-{i}", "card") for i in range(5)]
+    system.send([*orders, *orders])
+    system.wait_for_ends(30)
+    ends = [status for (_, order_id), status in system.statuses().items() if order_id.startswith("card-")]
+    assert sorted(ends) == ["completed"] * 4 + ["failed"]
+    pins = [pin for row in system.rows("select pins from orders where package_id = 'card'") for pin in row["pins"]]
+    assert sorted(pins) == [f"sealed-{i}" for i in range(4)]
+    wait_until(lambda: system.rows("select 1 from attention where code = 'low_balance'"), 20)
     assert system.books().agree
 
 

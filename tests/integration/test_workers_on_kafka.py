@@ -102,6 +102,25 @@ def test_scale_out_stop_of_one_and_kill_of_the_other(system: System) -> None:
     check(system)
 
 
+def test_every_worker_answers_for_every_order_of_the_table(system: System) -> None:
+    workers = [system.start_worker(), system.start_worker()]
+    for worker in workers:
+        wait_until(lambda w=worker: 0 < owned(w) < 28, 90)
+    batch = [order for order in orders("table", 30) if order.package_id == "sixty"]
+    system.send(batch)
+    system.wait_for_ends(60)
+
+    def held(worker: Any) -> dict[str, str]:
+        found = {}
+        for order in batch:
+            answer = http("GET", f"http://127.0.0.1:{worker.port}/orders/{order.order_id}/")
+            found[order.order_id] = answer["tenants"]["shop"]["external_status"]
+        return found
+
+    for worker in workers:
+        wait_until(lambda w=worker: set(held(w).values()) == {"completed"}, 30)
+
+
 def test_a_rolling_restart_loses_and_doubles_nothing(system: System) -> None:
     workers = [system.start_worker(), system.start_worker()]
     with flowing(system, "rolling") as sent:

@@ -46,6 +46,20 @@ async def test_an_order_gets_its_codes_once_and_the_same_ones_again():
     assert first == again and (first.kind, first.pins) == (Placed.COMPLETED, ("a", "b"))
 
 
+async def test_a_stock_that_runs_low_is_flagged_for_people_and_not_told_to_the_buyer():
+    shelf = Shelf(*(str(i) for i in range(4)))
+    provider = Codes(Setup("codes-1", "demo", "EUR", None, str, shelf, options={"low_stock": 3}))
+    wire = provider.prepare(ORDER, {"code_group": "gift"}, 1)
+    first, second = await provider.place("r-1", wire), await provider.place("r-2", wire)
+    assert (first.flags, second.flags) == ((), ("low_stock",))
+    assert second.raw == "2 codes are left in group gift" and second.message == ""
+
+
+@pytest.mark.parametrize("least", ["many", -1, 2.5])
+def test_a_low_stock_that_is_no_number_is_told(least: object):
+    assert Codes.option_problems({"low_stock": least})[0].startswith("options.low_stock is ")
+
+
 async def test_too_few_codes_are_a_refusal_for_stock_and_none_is_given():
     provider = stock_of("a")
     wire = provider.prepare(ORDER, {"code_group": "gift"}, 2)
