@@ -35,8 +35,10 @@ def news(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> 
         old = known.get(row.attempt)
         if row.state in PLACED and (old is None or old.state not in PLACED):
             told.append(_referenced(now.order, row))
+    old_raised = {(r.code, r.discriminator) for r in before.order.raised}
+    told += _attention(now.order, lambda code, which: (code, which) not in old_raised)
     if now.order.version > before.order.version:
-        told.append(_status(now.order))
+        told.append(_status(now.order))  # last of what nobody waits for: the sweep says all again when this is missing
     for row in now.attempts:
         old = known.get(row.attempt)
         moved = old is None or (row.check_number, row.next_check_at) != (old.check_number, old.next_check_at)
@@ -44,8 +46,6 @@ def news(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> 
             told += _check(now.order, row, tier_of, at)
     if (now.order.check_number, now.order.next_check_at) != (before.order.check_number, before.order.next_check_at):
         told += _dispatch(now.order, tier_of, at)
-    old_raised = {(r.code, r.discriminator) for r in before.order.raised}
-    told += _attention(now.order, lambda code, which: (code, which) not in old_raised)
     return told
 
 
@@ -56,17 +56,13 @@ def everything(state: OrderState, tier_of: TierOf, at: datetime, line: int | Non
     """
     order = state.order
     told = [_referenced(order, row) for row in state.attempts if row.state in PLACED]
+    told += _attention(order, lambda code, which: True)
     if order.last_event is not None:
         told.append(_status(order))
     for row in state.attempts:
         if line is None or row.line == line:
             told += _check(order, row, tier_of, at)
-    return [*told, *_dispatch(order, tier_of, at), *_attention(order, lambda code, which: True)]
-
-
-def status(order: Order) -> list[Outgoing]:
-    """The last status change, once more."""
-    return [_status(order)] if order.last_event is not None else []
+    return [*told, *_dispatch(order, tier_of, at)]
 
 
 def due_intent(row: Attempt, at: datetime) -> bool:

@@ -14,7 +14,7 @@ from agents.routes import Account
 from agents.work import Deps, require, settle, tell, tell_again
 from db.rows import Attempt, Change, OrderState
 from streams.events import Check, decode
-from streams.order import AttemptState, CheckReason, ExternalStatus
+from streams.order import AttemptState, AttentionCode, CheckReason, ExternalStatus
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,8 @@ async def check(deps: Deps, delivery: Delivery) -> None:
             await place_due(deps, state)
         return
     if delivery.repeated:
-        await tell_again(deps, state, 0)
+        # The number of attempt 0 never becomes stale, so its repeat wakes what the first delivery started.
+        await tell_again(deps, state, 0 if event.attempt else None)
     if await _past_deadline(deps, state, event.reason):
         return
     if event.attempt == 0:
@@ -78,7 +79,8 @@ async def expire(deps: Deps, state: OrderState, actor: str) -> None:
 async def _act(deps: Deps, state: OrderState, row: Attempt) -> None:
     account = deps.account(row)
     if account is None:
-        await put_off(deps, state, row.attempt, f"integration {row.integration_id} is not configured")
+        why = f"integration {row.integration_id} is not configured"
+        await put_off(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED)
         return
     match row.state:
         case S.INTENT:

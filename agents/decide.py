@@ -272,13 +272,19 @@ def sending(state: OrderState, number: int, routing: Routing, now: datetime, tok
     return draft.change(StatusReason.ROUTING, lease=(number, lease_s))
 
 
-def busy(state: OrderState, number: int, routing: Routing, now: datetime, delay_s: float, why: str) -> Change | None:
-    """The lane is full or open: the same question again from the shortest tier, its number unchanged."""
+def busy(state: OrderState, number: int, routing: Routing, now: datetime, delay_s: float, why: str,
+         code: AttentionCode | None = None) -> Change | None:  # fmt: skip
+    """The lane is full, open or gone: the same question again from the shortest tier, its number unchanged.
+
+    With ``code`` a person is told, once per attempt.
+    """
     row = state.attempt(number)
     if row is None or row.state is S.SENDING:
         return None  # a lease has its own end
     draft = Draft(state, routing, now, "dispatch")
     draft.set(number, next_check_at=now + timedelta(seconds=delay_s), evidence={**row.evidence, "lane": why})
+    if code is not None:
+        draft.tell(code, why, discriminator=f"{number}:{row.integration_id}")
     return draft.change(StatusReason.ROUTING)
 
 

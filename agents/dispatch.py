@@ -5,7 +5,6 @@ intent), a send is a second one (the lease), the answer a third; each leaves its
 """
 
 import secrets
-import time
 from datetime import timedelta
 
 import msgspec
@@ -15,7 +14,7 @@ from agents import decide
 from agents.guard import Delivery
 from agents.lanes import Busy
 from agents.providers.base import OrderFacts, PlacedAnswer
-from agents.providers.http import sending_until
+from agents.providers.http import instant_s, sending_until
 from agents.routes import Waiting, facts_of
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
@@ -107,7 +106,8 @@ async def place_due(deps: Deps, state: OrderState) -> OrderState:
     """Place every attempt of an order that may be sent now, one after the other, until none is left."""
     while True:
         row = next((a for a in state.attempts if due(deps, a)), None)
-        if row is None or decide.closed(state.order):
+        late = deps.clock.now() >= state.order.deadline_at  # its check, or the sweep, expires it
+        if row is None or late or decide.closed(state.order):
             return state
         state = await place(deps, state, row)
 
@@ -116,12 +116,13 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
     """Send one attempt: lease, request, answer. A busy lane sends it to the shortest tier instead."""
     account, lane = deps.account(row), deps.lanes.get(row.integration_id)
     if account is None or lane is None or not account.enabled:
-        return await put_off(deps, state, row.attempt, f"integration {row.integration_id} is switched off")
+        why = f"integration {row.integration_id} is switched off"
+        return await put_off(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED)
     number = row.attempt
     token = f"{deps.name}:{secrets.token_hex(8)}"
     try:
         async with lane.slot():
-            not_after = time.monotonic() + account.lease_s - account.call_s
+            not_after = instant_s() + account.lease_s - account.call_s
             leased = await settle(
                 deps, state,
                 lambda s: decide.sending(s, number, deps.routing, deps.clock.now(), token, account.lease_s),
@@ -170,11 +171,12 @@ async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) 
     await deps.emitter.send([message(attention, "orders.attention", at=now)])
 
 
-async def put_off(deps: Deps, state: OrderState, number: int, why: str) -> OrderState:
-    """The same attempt again from the shortest tier; nothing was sent."""
+async def put_off(deps: Deps, state: OrderState, number: int, why: str, code: AttentionCode | None = None
+                  ) -> OrderState:  # fmt: skip
+    """The same attempt again from the shortest tier, telling a person when there is a ``code``; nothing was sent."""
     delay_s = deps.config.checks.requeue_after
     after = await settle(
-        deps, state, lambda s: decide.busy(s, number, deps.routing, deps.clock.now(), delay_s, why)
+        deps, state, lambda s: decide.busy(s, number, deps.routing, deps.clock.now(), delay_s, why, code)
     )
     await tell(deps, state, after)
     return after

@@ -105,6 +105,6 @@ def _spoken(value: bytes | None) -> _Spoken:
         told = msgspec.to_builtins(Attention(code="", message="", since=datetime.now(UTC), order_id=spoken.order_id,
                                              tenant_id=spoken.tenant_id))  # fmt: skip
         msgspec.convert(told, Attention)
-    except (msgspec.MsgspecError, UnicodeDecodeError, EventError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, EventError):
         return _Spoken()
     return spoken

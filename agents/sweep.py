@@ -11,7 +11,8 @@ import structlog
 
 from agents import announce, decide
 from agents.check import expire
-from agents.work import Deps, settle, tell
+from agents.guard import HOLDING, where
+from agents.work import Deps, settle, tell, tell_again
 from db.leader import Leader
 from db.ledger import Due
 from db.rows import Key
@@ -94,7 +95,12 @@ async def _each(
     count, last = 0, ("", "")
     while page := await page_after(last):
         for key in page:
-            await act(key)
+            try:
+                await act(key)
+            except HOLDING:
+                raise
+            except Exception as error:  # noqa: BLE001 - one order must not keep the sweep from all others
+                log.error("order not swept", order=key[1], tenant=key[0], error=where(error))
         count += len(page)
         last = page[-1]
     return count
@@ -122,11 +128,14 @@ async def _long_pending(deps: Deps, key: Key, threshold_s: float) -> None:
     state = await deps.ledger.load(key)
     if state is not None:
         now = deps.clock.now()
-        after = await settle(deps, state, lambda s: decide.long_pending(s, deps.routing, now, threshold_s))
-        await tell(deps, state, after)
+        change = decide.long_pending(state, deps.routing, now, threshold_s)
+        if change is not None:
+            # Told before it is written down: no event comes again that would tell it after a crash in between.
+            await tell(deps, state, announce.after(state, change))
+            await settle(deps, state, lambda s: decide.long_pending(s, deps.routing, now, threshold_s))
 
 
 async def _say_again(deps: Deps, key: Key) -> None:
     state = await deps.ledger.load(key)
     if state is not None:
-        await deps.emitter.send(announce.status(state.order))
+        await tell_again(deps, state, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from agents import config_check
-from agents.guard import Delivery, Guard, dead_letter
+from agents.guard import Delivery, Guard, dead_letter, where
 from agents.lanes import Down, Lane
 from agents.providers import registry
 from agents.providers.base import Setup
@@ -94,9 +94,12 @@ class Parts:
         def forward(records: Sequence[Outgoing]) -> "Future[None]":
             return asyncio.run_coroutine_threadsafe(deps.emitter.send(records), loop)
 
-        self._delay = DelayLine(
-            self._file.kafka, f"{self._file.kafka.topic_prefix}orderwatch-delay", forward, _park, deps.clock.now
-        )
+        def died(error: Exception) -> None:
+            log.error("delay line ended", error=where(error))
+            loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
+
+        group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
+        self._delay = DelayLine(self._file.kafka, group, forward, _park, deps.clock.now, died)
         self._delay.start()
 
     async def close(self) -> None:

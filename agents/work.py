@@ -63,6 +63,7 @@ async def settle(
     for in place instead of being raised. Telling follows: see ``tell``.
     """
     pause_s = _HOLD_FIRST_S
+    lost = 0
     while True:
         try:
             change = decide(state)
@@ -71,6 +72,9 @@ async def settle(
             stored = await deps.ledger.apply(change)
             if stored is not None:
                 return announce.after(state, stored)
+            lost += 1
+            if lost > 1:  # who loses twice in a row may be losing to a clock, not to a colleague
+                await asyncio.sleep(min(0.05 * lost, 1.0))
             state = await require(deps, state.order.key)
         except StoreUnavailable as error:
             if not keep:

@@ -1,5 +1,6 @@
 """Codes in stock: each is given to one reference, once, however often that reference asks."""
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import sqlalchemy as sa
 
 from db.clock import Clock
 from db.engine import answering
+from streams.errors import StoreUnavailable
 
 # Reserve and settle are one step: a crash after it finds the same codes under the same reference. The lock on the
 # reference makes two senders of one attempt wait for each other instead of each taking codes.
@@ -22,6 +24,9 @@ free as (
 select sealed from mine union all select sealed from taken"""
 
 
+_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
 class CodeStock:
     """``agents.providers.base.Stock`` on PostgreSQL. Raises ``StoreUnavailable`` when it does not answer."""
 
@@ -31,7 +36,10 @@ class CodeStock:
         self._clock = clock
 
     async def take(self, tenant_id: str, group: str, reference: str, quantity: int) -> Sequence[str] | None:
-        """The sealed codes of this reference, taken now or before; None when the group has too few."""
+        """The sealed codes of this reference, taken now or before; None when the group has too few.
+
+        Raises ``StoreUnavailable`` also when others hold the last codes and may still give them back.
+        """
 
         def run() -> list[str]:
             with answering(self._engine), self._engine.begin() as connection:
@@ -41,7 +49,14 @@ class CodeStock:
                 values = {"tenant": tenant_id, "group": group, "reference": reference, "quantity": quantity}
                 return list(connection.execute(sa.text(_TAKE), values).scalars())
 
-        return await self._clock.loop().run_in_executor(self._executor, run) or None
+        for pause_s in _PAUSES_S:
+            codes = await self._clock.loop().run_in_executor(self._executor, run)
+            if codes:
+                return codes
+            if await self.left(tenant_id, group) < quantity:
+                return None
+            await asyncio.sleep(pause_s)  # somebody who wants too many looked at them just now
+        raise StoreUnavailable(f"the codes of group {group} are held by others")
 
     async def taken(self, reference: str) -> Sequence[str]:
         """The sealed codes already given to this reference; empty when none."""

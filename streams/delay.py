@@ -37,14 +37,18 @@ class _Due(msgspec.Struct):
 
 
 class DelayLine:
-    """One consumer thread per worker, in a consumer group of its own. ``now`` is database time; nothing is early."""
+    """One consumer thread per worker, in a consumer group of its own. ``now`` is database time; nothing is early.
 
-    def __init__(self, kafka: KafkaConfig, group: str, forward: Forward, park: Park, now: Callable[[], datetime]
-                 ) -> None:  # fmt: skip
+    ``died`` is called from the thread when something unexpected ended it.
+    """
+
+    def __init__(self, kafka: KafkaConfig, group: str, forward: Forward, park: Park, now: Callable[[], datetime],
+                 died: Callable[[Exception], None]) -> None:  # fmt: skip
         self._kafka = kafka
         self._forward = forward
         self._park = park
         self._now = now
+        self._died = died
         self._prefix = kafka.topic_prefix
         self._stop = threading.Event()
         self._sleeping: dict[tuple[str, int], datetime] = {}
@@ -91,6 +95,8 @@ class DelayLine:
                     log.warning("delay line held: %s", error)
                     self._rewind()
                     self._stop.wait(_AWAY_S)
+        except Exception as error:  # noqa: BLE001 - a worker without its delay line must not look alive
+            self._died(error)
         finally:
             self._consumer.close()
 
@@ -108,7 +114,7 @@ class DelayLine:
             try:
                 due_at = self._decode(record.value() or b"").due_at
                 too_early = due_at > now
-            except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
                 due.append(self._park(record, "malformed"))
             else:
                 if too_early:

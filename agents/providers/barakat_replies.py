@@ -108,16 +108,18 @@ def read_placement(
     if code is not None or says_error(document) or says_error(row) or not 200 <= status < 300:
         message = f"an order inside an error (HTTP {status})"
         return PlacedAnswer(Placed.AMBIGUOUS, first_id(row), message=message, flags=("contradiction",), raw=raw)
-    return _by_word(reference, row, word, dialect, delivers_pin, raw)
+    if _is_of_another({**document, **row}, reference):
+        return PlacedAnswer(Placed.AMBIGUOUS, first_id(row), message="an order under another uuid",
+                            flags=("unrecognised",), raw=raw)  # fmt: skip
+    return _by_word(row, word, dialect, delivers_pin, raw)
 
 
 def _by_word(
-    reference: str, row: Document, word: str | None, dialect: Dialect, delivers_pin: bool, raw: str
+    row: Document, word: str | None, dialect: Dialect, delivers_pin: bool, raw: str
 ) -> PlacedAnswer:
     external_id, seen = first_id(row), dialect.words.get(word or "")
-    owner = row.get("order_uuid")
-    if external_id is None or seen is None or (isinstance(owner, str) and owner.lower() != reference.lower()):
-        message = "not an order of ours with an id and a known word"
+    if external_id is None or seen is None:
+        message = "not an order with an id and a known word"
         return PlacedAnswer(Placed.AMBIGUOUS, external_id, message=message, flags=("unrecognised",), raw=raw)
     flags = ("idempotent_hit",) if row.get("reused") is True or row.get("duplicate") is True else ()
     kind = {
@@ -191,11 +193,13 @@ def read_statuses(
 
 
 def _answer_of(
-    ask: Ask, asks: Sequence[Ask], rows: Sequence[Document], nameless: Sequence[Document], dialect: Dialect, by_uuid: bool
-) -> StatusAnswer:
+    ask: Ask, asks: Sequence[Ask], rows: Sequence[Document], nameless: Sequence[Document], dialect: Dialect,
+    by_uuid: bool,
+) -> StatusAnswer:  # fmt: skip
     own = [row for row in rows if _belongs(row, ask)]
     if not own and nameless:
-        if not by_uuid or len(asks) > 1 or len(rows) > 1 or ask.external_id is not None:
+        owned = any(_is_of_another(row, ask.reference) for row in nameless)
+        if not by_uuid or owned or len(asks) > 1 or len(rows) > 1 or ask.external_id is not None:
             return StatusAnswer(Seen.QUERY_ERROR, message="a row cannot be told apart", flags=("anonymous_rows",))
         own = list(nameless)
     if not own:
@@ -215,6 +219,12 @@ def _read_row(row: Document, ask: Ask, dialect: Dialect) -> StatusAnswer:
         return StatusAnswer(Seen.UNRECOGNISED, external_id, cost, message=message, raw=raw)
     pins, message = _delivered(row, seen, dialect, ask.delivers_pin)
     return StatusAnswer(seen, external_id, cost, pins=pins, message=message, raw=raw)
+
+
+def _is_of_another(row: Document, reference: str) -> bool:
+    """Whether a row says that it is not ours."""
+    owner = row.get("order_uuid")
+    return bool(owner) and (not isinstance(owner, str) or owner.lower() != reference.lower())
 
 
 def _belongs(row: Document, ask: Ask) -> bool:

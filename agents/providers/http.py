@@ -38,9 +38,14 @@ _NEVER_BUILT = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
 _not_after: ContextVar[float | None] = ContextVar("orderwatch_not_after", default=None)
 
 
+def instant_s() -> float:
+    """Seconds of a clock that never steps back and goes on while the host is suspended, where there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 @contextmanager
 def sending_until(deadline: float) -> Iterator[None]:
-    """Inside this block no request leaves after ``deadline`` (an instant of ``time.monotonic()``): it is ``NotSent``.
+    """Inside this block no request leaves after ``deadline`` (an instant of ``instant_s()``): it is ``NotSent``.
 
     For a process that was frozen and wakes up after its lease ended.
     """
@@ -86,7 +91,7 @@ class _LeasedRequest(ClientRequest):
 
     async def send(self, conn: Connection) -> ClientResponse:
         deadline = _not_after.get()
-        if deadline is not None and time.monotonic() > deadline:
+        if deadline is not None and instant_s() > deadline:
             raise NotSent("the lease of the attempt ended before the request left")
         return await super().send(conn)
 

@@ -24,7 +24,7 @@ def read_amount(value: object) -> Decimal | None:
     commas, dots = text.count(","), text.count(".")
     if text.rfind(",") > text.rfind(".") and (dots or commas == 1):
         text = text.translate({ord(","): ".", ord("."): ","})  # Turkish marks, so that only English ones remain
-    elif dots > 1:
+    elif dots > 1 and not commas:
         text = text.replace(".", ",")
     if _GROUPED.fullmatch(text):
         text = text.replace(",", "")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -83,11 +84,18 @@ def one_line(text: str, secrets: Iterable[str] = ()) -> str:
 def hide(text: str, secrets: Iterable[str]) -> str:
     """``text`` with every secret masked, in plain, percent-encoded and HTML-escaped form."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        in_json, in_url = json.dumps(secret)[1:-1], quote(secret, safe="")
-        for form in (secret, in_url, _HEX.sub(_lower, in_url), quote_plus(secret), html.escape(secret), in_json,
-                     in_json.replace("/", "\\/")):  # fmt: skip
+        for form in _forms(secret):
             text = text.replace(form, MASK)
     return text
+
+
+@lru_cache(maxsize=1024)
+def _forms(secret: str) -> tuple[str, ...]:
+    """The ways in which a text may be written, each once."""
+    in_json, in_url = json.dumps(secret)[1:-1], quote(secret, safe="")
+    forms = (secret, in_url, _HEX.sub(_lower, in_url), quote_plus(secret), html.escape(secret), in_json,
+             in_json.replace("/", "\\/"))  # fmt: skip
+    return tuple(dict.fromkeys(forms))
 
 
 def evidence(text: str, secrets: Iterable[str] = ()) -> str:

@@ -49,10 +49,12 @@ def order_of(document: Document) -> Document:
     """The order in the answer of a placement: ``data``, its only element, or the document itself when it is flat."""
     data = document.get("data", document)
     if isinstance(data, list):
-        data = data[0] if len(data) == 1 else {}
+        if len(data) > 1:
+            return {}
+        data = data[0] if data else {}
     if not isinstance(data, dict):
         return {}
-    return data if ids_of(data) or "data" not in document else {**document, **data}
+    return data if ids_of(data) or not ids_of(document) else document
 
 
 def orders_in(document: Document) -> list[Document]:

@@ -139,7 +139,8 @@ def _status_evidence(text: str, secrets: Sequence[str]) -> str:
     bare = _BARE_STATE.match(text)
     if bare and bare[1] not in ("3", "8"):
         return bare[0] + MASK
-    pins = [pin for row in _PIN_FIELD.finditer(text) if (pin := read_pin(row[2]))]
+    fields = [*(row[2] for row in _PIN_FIELD.finditer(text)), *text.split("|", 3)[2:3]]  # a field may be two lines
+    pins = [pin for field in fields if (pin := read_pin(field))]
     return evidence(text, (*secrets, *pins))
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import logging
 import ssl
-import time
 import traceback
 import tracemalloc
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from agents.providers import raw_server as raw
 from agents.providers.base import MAX_BODY
-from agents.providers.http import HttpClient, sending_until, sort_error
+from agents.providers.http import HttpClient, instant_s, sending_until, sort_error
 from agents.providers.raw_server import RawServer, http
 from streams.errors import NotSent, OutcomeUnknown, ProviderError
 
@@ -175,9 +174,9 @@ async def test_a_closed_client_is_not_sent():
 async def test_nothing_is_sent_after_the_lease():
     async with RawServer(raw.say(http(b"OK"))) as server:
         client = HttpClient(server.base_url)
-        with sending_until(time.monotonic() + 60):
+        with sending_until(instant_s() + 60):
             assert (await client.fetch("GET", "/")).body == b"OK"
-        with sending_until(time.monotonic()), pytest.raises(NotSent):
+        with sending_until(instant_s()), pytest.raises(NotSent):
             await client.fetch("GET", "/")
         assert len(server.requests) == 1
         assert (await client.fetch("GET", "/")).body == b"OK"  # the lease is over, not the client
@@ -191,13 +190,13 @@ async def test_a_lease_that_ends_while_connecting_is_looked_at_before_the_reques
 
         async def slow_connect(self, *args, **kwargs):
             connection = await connect(self, *args, **kwargs)
-            frozen_until = time.monotonic() + 0.2
-            while time.monotonic() < frozen_until:  # a frozen process does not yield
+            frozen_until = instant_s() + 0.2
+            while instant_s() < frozen_until:  # a frozen process does not yield
                 pass
             return connection
 
         monkeypatch.setattr(aiohttp.TCPConnector, "connect", slow_connect)
-        with sending_until(time.monotonic() + 0.1), pytest.raises(NotSent):
+        with sending_until(instant_s() + 0.1), pytest.raises(NotSent):
             await client.fetch("GET", "/")
         assert server.requests == []
         await client.close()

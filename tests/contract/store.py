@@ -1,0 +1,52 @@
+"""The parts of the store on one database, for tests."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.clock import Clock
+from db.engine import connect
+from db.leader import Leader
+from db.ledger import Ledger
+from db.stock import CodeStock
+from db.views import Views
+
+
+@dataclass(frozen=True)
+class Store:
+    """One worker's view of a database."""
+
+    engine: sa.Engine
+    executor: ThreadPoolExecutor
+    clock: Clock
+    ledger: Ledger
+    views: Views
+    stock: CodeStock
+    leader: Leader
+
+    def rows(self, text: str, **values: Any) -> list[dict[str, Any]]:
+        """What the database holds, read beside the code under test."""
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(sa.text(text), values).mappings()]
+
+    def run(self, text: str, **values: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(text), values)
+
+
+@contextmanager
+def store_on(url: str, threads: int = 6) -> Iterator[Store]:
+    """Opened for the length of a test."""
+    engine, executor, clock = connect(url, threads), ThreadPoolExecutor(threads), Clock()
+    try:
+        yield Store(
+            engine, executor, clock, Ledger(engine, executor, clock), Views(engine, executor),
+            CodeStock(engine, executor, clock), Leader(engine, executor),
+        )  # fmt: skip
+    finally:
+        executor.shutdown(wait=True)
+        engine.dispose()

@@ -1,0 +1,318 @@
+"""One lane per integration: what it lets through, when it closes, and whose answer is whose."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from agents import lanes as module
+from agents.lanes import Busy, Down, Lane
+from agents.providers.base import Ask, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
+from streams.config import BreakerConfig, LimitsConfig
+from tests.fakes import FakeProvider
+from tests.waiting import eventually
+
+FAST = LimitsConfig(rate=10_000, concurrency=4)
+BREAKER = BreakerConfig(fail_max=3, reset_after=30, slow_start=0, refusals_max=5, refusals_window=60)
+
+
+class Watched(Lane):
+    """A lane with a list of what it told about itself."""
+
+    def __init__(self, provider: FakeProvider, limits: LimitsConfig = FAST, breaker: BreakerConfig = BREAKER,
+                 batch: int = 1) -> None:  # fmt: skip
+        self.told: list[Down] = []
+        super().__init__("one", provider, limits, breaker, batch, self.told.append)
+
+
+def lane(*placements: Placed | PlacedAnswer, answers: Sequence[Seen] = (Seen.PENDING,), limits: LimitsConfig = FAST,
+         breaker: BreakerConfig = BREAKER, batch: int = 1) -> tuple[Watched, FakeProvider]:  # fmt: skip
+    provider = FakeProvider(*(placements or (Placed.ACCEPTED,)), answers=answers)
+    return Watched(provider, limits, breaker, batch), provider
+
+
+async def send(one: Lane) -> PlacedAnswer:
+    async with one.slot():
+        answer = await one.provider.place("r", {})
+        one.observe(answer)
+    return answer
+
+
+async def ask(one: Lane, reference: str = "r", *, look_up: bool = False) -> StatusAnswer:
+    return await one.ask(Ask(reference), look_up=look_up)
+
+
+@pytest.fixture
+def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the monotonic clock of the lanes forward."""
+    moved = 0.0
+    real = module.time.monotonic
+
+    def move(seconds: float) -> None:
+        nonlocal moved
+        moved += seconds
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: real() + moved)
+    return move
+
+
+def reopen_soon(one: Lane) -> None:
+    """As if the breaker had been open for its time."""
+    one._breaker.reset_timeout = 0
+
+
+# -- the breaker ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [Placed.AMBIGUOUS, Placed.NOT_SENT])
+async def test_failures_in_a_row_close_the_lane_and_are_told_once(answer: Placed) -> None:
+    one, provider = lane(answer)
+    for _ in range(3):
+        await send(one)
+    assert one.state == "open" and len(one.told) == 1
+    for _ in range(5):
+        with pytest.raises(Busy, match="one is closed after trouble"):
+            await send(one)
+        with pytest.raises(Busy):
+            await ask(one)
+    assert len(provider.placed) == 3 and not provider.asked and len(one.told) == 1
+
+
+async def test_an_answer_between_failures_starts_the_count_again() -> None:
+    script = [Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED] * 3
+    one, _ = lane(*script)
+    for _ in script:
+        await send(one)
+    assert one.state == "closed"
+
+
+async def test_a_locked_account_closes_the_lane_at_once() -> None:
+    one, _ = lane(PlacedAnswer(Placed.REJECTED, reason=Refusal.ACCESS, tripped=True, message="no permission"))
+    await send(one)
+    assert one.state == "open" and "no permission" in one.told[0].message
+
+
+async def test_a_locked_account_seen_by_a_check_closes_the_lane_too() -> None:
+    one, provider = lane()
+    provider._answers = [StatusAnswer(Seen.QUERY_ERROR, tripped=True)]
+    await ask(one)
+    assert one.state == "open"
+
+
+async def test_failed_checks_in_a_row_close_the_lane() -> None:
+    one, _ = lane(answers=[Seen.QUERY_ERROR])
+    for _ in range(3):
+        await ask(one)
+    assert one.state == "open"
+
+
+async def test_half_open_lets_one_through_and_closes_on_its_success() -> None:
+    one, provider = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED)
+    for _ in range(3):
+        await send(one)
+    reopen_soon(one)
+    provider.gate = asyncio.Event()
+    trial = asyncio.create_task(send(one))
+    await eventually(lambda: len(provider.placed) == 4)
+    for _ in range(3):
+        with pytest.raises(Busy, match="being tried again"):
+            await send(one)
+    with pytest.raises(Busy):
+        await ask(one)
+    provider.gate.set()
+    await trial
+    assert one.state == "closed" and len(provider.placed) == 4
+    await send(one)
+
+
+async def test_half_open_lets_one_check_through_and_no_placement_beside_it() -> None:
+    one, provider = lane(Placed.AMBIGUOUS)
+    for _ in range(3):
+        await send(one)
+    reopen_soon(one)
+    provider.gate = asyncio.Event()
+    trial = asyncio.create_task(ask(one))
+    await eventually(lambda: provider.asked)
+    with pytest.raises(Busy):
+        await send(one)
+    provider.gate.set()
+    await trial
+    assert one.state == "closed"
+
+
+async def test_a_failed_trial_opens_again_and_is_told_again() -> None:
+    one, _ = lane(Placed.AMBIGUOUS)
+    for _ in range(3):
+        await send(one)
+    reopen_soon(one)
+    await send(one)
+    assert one.state == "open" and len(one.told) == 2
+
+
+async def test_a_trial_that_never_reached_the_provider_leaves_room_for_the_next() -> None:
+    one, _ = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED)
+    for _ in range(3):
+        await send(one)
+    reopen_soon(one)
+    with pytest.raises(RuntimeError):
+        async with one.slot():
+            raise RuntimeError
+    await send(one)
+    assert one.state == "closed"
+
+
+async def test_a_mass_of_refusals_closes_the_lane() -> None:
+    one, _ = lane(PlacedAnswer(Placed.REJECTED, reason=Refusal.FUNDS))
+    for _ in range(5):
+        await send(one)
+    assert one.state == "open" and "5 refusals" in one.told[0].message
+
+
+async def test_refusals_among_many_accepted_orders_do_not() -> None:
+    script = [Placed.ACCEPTED, Placed.REJECTED, Placed.ACCEPTED] * 8
+    one, _ = lane(*script)
+    for _ in script:
+        await send(one)
+    assert one.state == "closed"
+
+
+async def test_refusals_long_ago_do_not_count(move_clock: Callable[[float], None]) -> None:
+    one, _ = lane(Placed.REJECTED)
+    for _ in range(8):
+        await send(one)
+        move_clock(20)  # three per window
+    assert one.state == "closed"
+
+
+async def test_after_an_outage_the_rate_grows_from_a_tenth(move_clock: Callable[[float], None]) -> None:
+    one, _ = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED,
+                  breaker=replace_block(BREAKER, slow_start=10))  # fmt: skip
+    assert one._scale() == 1.0
+    for _ in range(3):
+        await send(one)
+    reopen_soon(one)
+    await send(one)
+    scales = []
+    for _ in range(12):
+        scales.append(one._scale())
+        move_clock(1)
+    assert scales[0] == 0.1 and scales == sorted(scales) and scales[-1] == 1.0 and len(set(scales)) == 10
+
+
+def replace_block(block: BreakerConfig, **fields: float) -> BreakerConfig:
+    return block.model_copy(update=fields)
+
+
+# -- places ---------------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_calls_at_once_than_configured_and_the_rest_waits_or_is_sent_away() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=2, queue=3))
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(8)]
+    await eventually(lambda: sum(task.done() for task in sends) == 3)
+    assert len(provider.placed) == 2
+    provider.gate.set()
+    done = await asyncio.gather(*sends, return_exceptions=True)
+    assert sum(isinstance(result, Busy) for result in done) == 3 and len(provider.placed) == 5
+
+
+async def test_checks_never_take_the_place_of_placements() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, check_rate=10_000, concurrency=1))
+    provider.gate = asyncio.Event()
+    asks = [asyncio.create_task(ask(one)) for _ in range(3)]
+    await eventually(lambda: provider.asked)
+    placing = asyncio.create_task(send(one))
+    await eventually(lambda: provider.placed)
+    provider.gate.set()
+    await asyncio.gather(placing, *asks)
+
+
+async def test_too_many_waiting_checks_are_sent_away() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, check_rate=10_000, concurrency=1, queue=2))
+    provider.gate = asyncio.Event()
+    asks = [asyncio.create_task(ask(one)) for _ in range(6)]
+    await eventually(lambda: any(task.done() for task in asks))
+    provider.gate.set()
+    done = await asyncio.gather(*asks, return_exceptions=True)
+    assert 1 <= sum(isinstance(result, Busy) for result in done) < 6
+
+
+async def test_a_place_is_given_back_whatever_happens_in_it() -> None:
+    one, _ = lane(limits=LimitsConfig(rate=10_000, concurrency=1, queue=1))
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            async with one.slot():
+                raise RuntimeError
+    await send(one)
+
+
+async def test_a_worker_uses_its_share_of_the_rate() -> None:
+    one, _ = lane(limits=LimitsConfig(rate=100, concurrency=4))
+    one.set_share(0.25)
+    limiter = one._dispatch._limiter
+    assert limiter.max_rate / limiter.time_period == pytest.approx(25)
+    whole, _ = lane(limits=LimitsConfig(rate=100, concurrency=4))
+    assert whole._dispatch._limiter.max_rate / whole._dispatch._limiter.time_period == pytest.approx(100)
+
+
+# -- questions ------------------------------------------------------------------------------------------------------
+
+
+async def test_questions_that_wait_together_travel_together_and_each_gets_its_own_answer() -> None:
+    one, provider = lane(batch=10, limits=LimitsConfig(rate=10_000, concurrency=1))
+    provider.gate = asyncio.Event()
+    asks = [asyncio.create_task(ask(one, f"r{n}")) for n in range(21)]
+    await eventually(lambda: provider.asked)
+    provider.gate.set()
+    answers = await asyncio.gather(*asks)
+    assert [answer.message for answer in answers] == [f"r{n}" for n in range(21)]
+    assert len(provider.asked) <= 4 and max(len(references) for _, references in provider.asked) == 10
+
+
+async def test_checks_and_look_ups_never_share_a_request() -> None:
+    one, provider = lane(batch=10)
+    await asyncio.gather(*(ask(one, f"r{n}", look_up=n % 2 == 0) for n in range(8)))
+    for kind, references in provider.asked:
+        assert {int(reference[1:]) % 2 for reference in references} == {0 if kind == "look_up" else 1}
+
+
+async def test_a_question_right_after_an_answer_is_asked_too() -> None:
+    one, provider = lane()
+    for n in range(5):
+        await asyncio.wait_for(ask(one, f"r{n}"), 5)
+    assert len(provider.asked) == 5
+
+
+async def test_an_adapter_that_loses_an_answer_fails_the_whole_question() -> None:
+    class Short(FakeProvider):
+        async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
+            return (await super().check(asks))[1:]
+
+    one = Watched(Short(Placed.ACCEPTED, answers=[Seen.PENDING]), batch=5)
+    results = await asyncio.gather(*(ask(one, f"r{n}") for n in range(3)), return_exceptions=True)
+    assert all(isinstance(result, RuntimeError) for result in results)
+
+
+async def test_an_adapter_that_raises_fails_its_own_questions_only() -> None:
+    class Sick(FakeProvider):
+        async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
+            if asks[0].reference == "bad":
+                raise ValueError
+            return await super().check(asks)
+
+    one = Watched(Sick(Placed.ACCEPTED, answers=[Seen.PENDING]))
+    results = await asyncio.gather(*(ask(one, name) for name in ("a", "bad", "b")), return_exceptions=True)
+    assert [type(result) for result in results] == [StatusAnswer, ValueError, StatusAnswer]
+    assert replace(results[0], message="") == StatusAnswer(Seen.PENDING)  # type: ignore[type-var]
+
+
+async def test_a_lane_that_closes_sends_the_waiting_questions_away() -> None:
+    one, provider = lane(answers=[Seen.QUERY_ERROR], limits=LimitsConfig(rate=10_000, concurrency=1))
+    provider.gate = asyncio.Event()
+    asks = [asyncio.create_task(ask(one, f"r{n}")) for n in range(4)]
+    await eventually(lambda: provider.asked)
+    provider.gate.set()
+    results = await asyncio.gather(*asks, return_exceptions=True)
+    assert sum(isinstance(result, Busy) for result in results) == 1 and len(provider.asked) == 3

@@ -1,0 +1,167 @@
+"""Who may import whom: a table of data. A module without a row fails, so a new one has to find its room first."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("streams", "agents", "db", "orderwatch", "simulator")
+
+WORDS = ("streams.order", "streams.errors")
+#: What travels and how, without a broker: events, topics, configuration, sealed PINs.
+WIRE = (*WORDS, "streams.config", "streams.config_types", "streams.config_models", "streams.events", "streams.topics",
+        "streams.seal")  # fmt: skip
+#: What handlers decide with and on; never a table.
+STORE = ("db.rows", "db.ledger", "db.clock", "db.views", "db.leader")
+#: What the engine is made of before anything is opened.
+PURE = (*WORDS, "streams.config", "streams.events", "agents.providers.base", "agents.schedule", "agents.routes",
+        "db.rows")  # fmt: skip
+
+#: Module or room -> what it may import of ours (prefixes). The longest row that fits decides.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "streams.order": (),
+    "streams.errors": (),
+    "streams": ("streams",),
+    "streams.app": ("streams.config", "streams.errors", "streams.logs"),  # agents are named as text only
+    "db": ("db", *WORDS),
+    "agents.providers": ("agents.providers", *WORDS),
+    "agents.schedule": (),
+    "agents.routes": PURE,
+    "agents.decide": PURE,
+    "agents.announce": (*PURE, "agents.decide", "streams.kafka"),
+    "agents.pool": (),
+    "agents.guard": (*WIRE, "streams.kafka"),
+    "agents.lanes": ("agents.providers.base", "streams.config"),
+    "agents.work": (*PURE, "agents.announce", "agents.lanes", "streams.kafka", *STORE),
+    "agents.dispatch": ("agents", "streams", *STORE),
+    "agents.check": ("agents", "streams", *STORE),
+    "agents.sweep": ("agents", "streams", *STORE),
+    "agents.record": ("agents", "streams", *STORE),
+    "agents.operator": ("agents", "streams", *STORE),
+    "agents.config_check": ("agents.providers", "streams.config"),
+    "agents.wiring": ("agents", "streams", "db"),  # the one that sees every room
+    "agents.flow": ("agents", "streams"),
+    "agents": (),
+    "simulator": ("simulator",),  # the judge is independent
+    "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator"),
+}
+
+#: Library -> the modules (prefixes) that may touch it.
+DOORS: dict[str, tuple[str, ...]] = {
+    "confluent_kafka": ("streams.kafka", "streams.clients", "streams.delay"),
+    "faust": ("streams.app", "agents.flow"),
+    "aiokafka": ("streams.app",),
+    "mode": ("streams.app",),
+    "aiohttp": ("agents.providers.http", "simulator"),
+    "psycopg2": ("db", "orderwatch.embedded"),
+    "sqlalchemy": ("db", "streams.outbox", "orderwatch"),
+    "alembic": ("db",),
+    "pybreaker": ("agents.lanes",),
+    "aiolimiter": ("agents.lanes",),
+    "cryptography": ("streams.seal", "orderwatch"),
+    "pytest": ("agents.providers.conformance", "agents.providers.conformance_plugin"),
+    "typer": ("orderwatch",),
+    "rich": ("orderwatch",),
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+
+
+def fits(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def row_of(name: str, table: dict[str, tuple[str, ...]]) -> str | None:
+    return max((row for row in table if fits(name, row)), key=len, default=None)
+
+
+def crossings(name: str, imported: Iterator[str]) -> list[str]:
+    """Imports that this module may not have."""
+    row = row_of(name, MAY_IMPORT)
+    if row is None or (row == "agents" and name != "agents"):
+        return ["the module itself has no row in the table"]
+    wrong = []
+    for other in imported:
+        if row_of(other, dict.fromkeys(ROOMS, ())) is not None:
+            if not any(fits(other, allowed) for allowed in MAY_IMPORT[row]):
+                wrong.append(other)
+        elif (library := row_of(other, DOORS)) and not any(fits(name, door) for door in DOORS[library]):
+            wrong.append(other)
+    return wrong
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_what_its_row_allows(name: str) -> None:
+    assert not crossings(name, imports(MODULES[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"),
+    [
+        ("streams.order", "streams.errors"),
+        ("streams.events", "agents.decide"),
+        ("streams.events", "confluent_kafka"),
+        ("db.ledger", "streams.events"),
+        ("db.ledger", "faust"),
+        ("agents.providers.znet", "db.rows"),
+        ("agents.providers.znet", "aiohttp"),
+        ("agents.decide", "db.ledger"),
+        ("agents.check", "db.models"),
+        ("agents.check", "sqlalchemy"),
+        ("agents.flow", "db.ledger"),
+        ("agents.newcomer", "streams.order"),
+        ("simulator.server", "streams.order"),
+        ("elsewhere", "streams.order"),
+    ],
+)
+def test_the_table_refuses(name: str, imported: str) -> None:
+    assert crossings(name, iter([imported]))
+
+
+def test_every_row_and_door_is_about_a_module_that_exists() -> None:
+    names = {*MAY_IMPORT, *(door for doors in DOORS.values() for door in doors)}
+    assert not {name for name in names if name not in MODULES}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if row_of(name, {"db": (), "simulator": ()}) is None])
+def test_sql_is_spoken_in_db_only(name: str) -> None:
+    """A text that begins like a statement is one; helpers of the command line that need one say so in the table."""
+    told = {"orderwatch.demo.numbers"}
+    spoken = [
+        node.value.strip()[:40]
+        for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and node.value.strip().lower().startswith(("select ", "insert into ", "update ", "delete from ", "with input"))
+        and (" from " in node.value.lower() or " set " in node.value.lower() or " into " in node.value.lower())
+    ]  # fmt: skip
+    assert not spoken or name in told, spoken
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_importing_a_room_does_nothing(room: str) -> None:
+    assert not (ROOT / room / "__init__.py").read_text("utf-8").strip()
