@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from typing import NamedTuple
 
 import structlog
@@ -27,7 +26,7 @@ def resolve_attempt(
 ) -> Done:
     """Settle an attempt in the name of ``by``; ``outcome`` is a word of ``AttemptState``. Logs go to stderr."""
     structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from db import schema
 from orderwatch.embedded import Broker, Postgres
@@ -82,6 +83,15 @@ def run_sql(postgres: Postgres, statement: str) -> None:
         connection.cursor().execute(statement)
     finally:
         connection.close()
+
+
+@pytest.fixture(autouse=True)
+def logs_are_heard() -> None:
+    """structlog goes through logging, however the test before left it, so that errors are heard and nothing is kept."""
+    structlog.configure(
+        logger_factory=structlog.stdlib.LoggerFactory(), wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )  # fmt: skip
 
 
 class LoggedErrors(logging.Handler):

@@ -1,6 +1,7 @@
 """Who may import whom: a table of data. A module without a row fails, so a new one has to find its room first."""
 
 import ast
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +80,18 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+def nodes(path: Path) -> list[ast.AST]:
+    """Everything in a file. A collection inside the parser can end in a SystemError on Python 3.11 (gh-106905)."""
+    gc.disable()
+    try:
+        return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    finally:
+        gc.enable()
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -154,7 +164,7 @@ def test_sql_is_spoken_in_db_only(name: str) -> None:
     told = {"orderwatch.demo.numbers"}
     spoken = [
         node.value.strip()[:40]
-        for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8")))
+        for node in nodes(MODULES[name])
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         and node.value.strip().lower().startswith(("select ", "insert into ", "update ", "delete from ", "with input"))
         and (" from " in node.value.lower() or " set " in node.value.lower() or " into " in node.value.lower())
