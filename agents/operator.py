@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from agents import decide
 from agents.dispatch import place_due
-from agents.work import Deps, require, settle, tell
+from agents.work import Deps, require, settle, tell, tell_again
 from db.rows import Change, OrderState
 
 
@@ -38,6 +38,8 @@ async def resolve(
     try:
         after = await settle(deps, state, decided)
     except decide.Refused as refused:
+        # Who asks again because the first try never answered: it may have been stored, and never told.
+        await tell_again(deps, state)
         return Resolution(False, str(refused))
     await tell(deps, state, after)
     await place_due(deps, after)

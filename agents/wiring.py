@@ -20,7 +20,7 @@ from agents.routes import Account, Routing
 from agents.schedule import Schedule
 from agents.sweep import sweep_forever
 from agents.work import Deps
-from db import catalog
+from db import catalog, queries
 from db.clock import Clock
 from db.engine import connect
 from db.leader import Leader
@@ -75,6 +75,8 @@ class Parts:
         )  # fmt: skip
         dispatch = self._file.dispatch
         self.guard = Guard(emitter.send, self._stop, dispatch.poison_retries, dispatch.max_parked_share)
+        # Before anything is decided: this host's own clock may be wrong by minutes, and a due time would be too.
+        await self._when_answering(lambda: clock.observe(queries.database_now(self._engine)))
         await self._when_answering(lambda: catalog.seed(self._engine, self._file.docs, "config.yaml"))
         await self._when_answering(self._follow)
         return self.deps

@@ -18,7 +18,7 @@ from streams.errors import OrderNotFound
 from streams.order import AttemptState, ExternalStatus
 
 #: ``service_state`` row with the sealed key of code fingerprints: stable while the sealing keys rotate.
-_FINGERPRINT_KEY = "code_fingerprint_key"
+FINGERPRINT_KEY = "code_fingerprint_key"
 
 
 def audit(connection: sa.Connection, by: str, action: str, *, tenant_id: str | None = None,
@@ -102,11 +102,11 @@ def fingerprint_key(engine: sa.Engine, seal: Callable[[str], str], new_key: Call
     """The sealed key of code fingerprints: made by ``new_key`` and kept at the first call, the same one afterwards."""
     with answering(), engine.begin() as connection:
         connection.execute(
-            insert(m.service_state).values(key=_FINGERPRINT_KEY, value={"sealed": seal(new_key())})
+            insert(m.service_state).values(key=FINGERPRINT_KEY, value={"sealed": seal(new_key())})
             .on_conflict_do_nothing()
         )
         value = connection.execute(
-            sa.select(m.service_state.c.value).where(m.service_state.c.key == _FINGERPRINT_KEY)
+            sa.select(m.service_state.c.value).where(m.service_state.c.key == FINGERPRINT_KEY)
         ).scalar_one()
     return str(value["sealed"])
 

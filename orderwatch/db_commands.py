@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from orderwatch.terminal import CONFIG, AsJson, ConfigPath, say, say_json
+from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, say, say_json, warn
 
 app = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 
@@ -42,6 +42,34 @@ def current(config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
     else:
         say(f"{at or 'empty'}: this release expects {head}: run `orderwatch db upgrade`")
     raise typer.Exit(0 if at == head else 1)
+
+
+@app.command("reseal")
+def reseal(by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
+    """Seal every stored PIN and code with the newest key of ORDERWATCH_PIN_KEYS, so that older keys can be dropped.
+
+    First give the new key to every worker. It may be stopped and run again; 1 when something has no key here.
+    """
+    import os
+
+    from db.reseal import Resealed
+    from db.reseal import reseal as run
+    from orderwatch.session import configured, database
+    from streams.seal import Sealer
+
+    who, sealer, done = actor(by), Sealer.from_environ(os.environ), Resealed()
+    with database(configured(config)) as engine:
+        for done in run(engine, sealer, who):
+            if not as_json:
+                warn(f"{done.orders} orders and {done.codes} codes looked at, {done.changed} sealed anew")
+    if as_json:
+        say_json({"orders": done.orders, "codes": done.codes, "changed": done.changed, "foreign": done.foreign})
+    elif done.foreign:
+        say(f"{done.foreign} are sealed with none of these keys: add the key they were sealed with, and run it again")
+    else:
+        say(f"everything stored is sealed with the newest key, {done.changed} of it anew; keep the older keys as long "
+            "as orders.status-changed keeps events from before")
+    raise typer.Exit(1 if done.foreign else 0)
 
 
 def _migrate(config: ConfigPath, revision: str, *, up: bool) -> None:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 _IDLE_S = 0.05
 _AWAY_S = 1.0
+#: Tiers keep records for their delay and a day: what is due later would only put its partition to sleep until then.
+_KEPT_S = 86_400.0
 
 #: Writes records and completes when the broker has them; called from this thread.
 Forward = Callable[[Sequence[Outgoing]], "Future[None]"]
@@ -76,7 +78,10 @@ class DelayLine:
         return dict(self._sleeping)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # A pause is worth nothing after a rebalance: each head is looked at again.
+        # Each head is looked at again. librdkafka keeps a pause over a rebalance: without this such a partition would
+        # sleep for ever, in whichever worker got it back.
+        consumer.assign(partitions)
+        consumer.resume(partitions)
         self._forget(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -114,6 +119,8 @@ class DelayLine:
             try:
                 due_at = self._decode(record.value() or b"").due_at
                 too_early = due_at > now
+                if too_early and (due_at - now).total_seconds() > _tier_s(place[0]) + _KEPT_S:
+                    raise TypeError("due after the topic has forgotten it")
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
                 due.append(self._park(record, "malformed"))
             else:
@@ -162,6 +169,12 @@ class DelayLine:
             self._consumer.resume(assigned)
         except KafkaException as error:
             log.warning("delay line could not rewind: %s", error)
+
+
+def _tier_s(topic: str) -> float:
+    """The delay of a tier, from its name: ``orders.retry.30s``, ``orders.retry.500ms``."""
+    delay = topic.rpartition(".")[2]
+    return int(delay[:-2]) / 1000 if delay.endswith("ms") else float(delay[:-1])
 
 
 def _failed(record: Any) -> bool:

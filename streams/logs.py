@@ -47,6 +47,7 @@ def logging_config(level: str, form: Literal["json", "console"]) -> dict[str, An
             "faust": {"level": "WARNING"},
             "mode": {"level": "WARNING"},
             "aiokafka": {"level": "WARNING"},
+            "aiohttp.server": {"level": "CRITICAL"},  # it logs the bytes of every request that it cannot read
             "alembic": {"level": "WARNING"},
         },
     }

@@ -1,7 +1,7 @@
 """PINs are sealed before they leave a provider adapter; only a holder of the keys opens them again.
 
 Fernet, keys from ``ORDERWATCH_PIN_KEYS``: comma separated, newest first. The newest seals, every one opens. To rotate,
-put a new key in front, rotate what is stored, then drop the old key.
+put a new key in front, run `orderwatch db reseal`, then drop the old key.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +28,7 @@ class Sealer:
         if not made:
             raise ConfigError(f"{VARIABLE} is empty; {_HINT}")
         self._fernet = MultiFernet(made)
+        self._newest = made[0]
         self._count = len(made)
 
     @classmethod
@@ -48,6 +49,14 @@ class Sealer:
     def rotate(self, sealed: str) -> str:
         """The same PIN under the newest key. Raises ``EventError`` when no key of ours sealed it."""
         return self._opened(sealed, self._fernet.rotate).decode("ascii")
+
+    def newest(self, sealed: str) -> bool:
+        """Whether the newest key sealed it."""
+        try:
+            self._newest.decrypt(sealed.encode())
+        except InvalidToken:
+            return False
+        return True
 
     @staticmethod
     def _opened(sealed: str, way: Callable[[bytes], bytes]) -> bytes:

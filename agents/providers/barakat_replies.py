@@ -100,7 +100,7 @@ def read_placement(
     if code is not None and not any(_may_live(order, dialect) for order in orders_in(document)):
         return _by_code(code, note, retry_after_s, raw, dialect)
     word = decision(row) or decision(document)
-    if code is None and word is None and not ids_of(row):
+    if code is None and word is None and not any(ids_of(order) for order in orders_in(document)):
         if says_error(document) and status != 429:
             return _by_envelope(status, fold(note_of(document)), note, raw)
         if not 200 <= status < 300:

@@ -4,6 +4,7 @@ import codecs
 import html
 import json
 import re
+import string
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
@@ -13,6 +14,7 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 RAW_LIMIT = 2000
 MESSAGE_LIMIT = 500
+_MOST_WORK = 50_000_000  # letters times secrets: some tenths of a second
 
 #: Character sets a shop may declare; Python knows more codecs, and some of them are not character sets.
 _CHARSETS = frozenset({
@@ -21,9 +23,9 @@ _CHARSETS = frozenset({
 })  # fmt: skip
 _BLANK = " \t\r\n\f\v\u00a0"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-_URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://\S+|\S+\?\S*=\S*")
 _HEX = re.compile(r"%[0-9A-F]{2}")
 _FOLD = str.maketrans("İIıÜüŞşĞğÇçÖöÂâÎîÛû", "iiiuussggccooaaiiuu")
+_SCHEME = f"{string.ascii_letters}{string.digits}+.-"
 _DASHES = frozenset("-–— \u00a0")
 
 
@@ -77,13 +79,27 @@ def read_pin(value: object) -> str | None:
 
 def one_line(text: str, secrets: Iterable[str] = ()) -> str:
     """A provider's own words for people: one line, no URL, no ``secrets``, at most 500 characters."""
-    line = " ".join(hide(clean(text), secrets).split())
-    return _URL.sub("[url]", line)[:MESSAGE_LIMIT]
+    words = hide(clean(text), secrets).split()
+    return " ".join(_without_url(word) for word in words)[:MESSAGE_LIMIT]
+
+
+def _without_url(word: str) -> str:
+    """A pattern for this would need minutes for some long words, and a provider chooses the word."""
+    before, scheme, rest = word.partition("://")
+    if scheme and rest:
+        kept = before.rstrip(_SCHEME)
+        return f"{kept}[url]" if kept != before else word
+    path, _, query = word.partition("?")
+    return "[url]" if path and "=" in query else word
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with every secret masked, in plain, percent-encoded and HTML-escaped form."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    """``text`` with every secret masked, in plain, percent-encoded and HTML-escaped form; nothing of it where there is
+    more to mask than anybody can wait for."""
+    distinct = sorted(set(filter(None, secrets)), key=len, reverse=True)
+    if len(distinct) * len(text) > _MOST_WORK:
+        return MASK
+    for secret in distinct:
         for form in _forms(secret):
             text = text.replace(form, MASK)
     return text

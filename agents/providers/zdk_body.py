@@ -52,9 +52,9 @@ def order_of(document: Document) -> Document:
         if len(data) > 1:
             return {}
         data = data[0] if data else {}
-    if not isinstance(data, dict):
-        return {}
-    return data if ids_of(data) or not ids_of(document) else document
+    if isinstance(data, dict) and (ids_of(data) or not ids_of(document)):
+        return data
+    return document if ids_of(document) else {}
 
 
 def orders_in(document: Document) -> list[Document]:

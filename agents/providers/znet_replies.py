@@ -19,7 +19,7 @@ from streams.errors import ProviderError
 CURRENCY = "TRY"
 
 _HINT = re.compile(r"\((\w{1,64})\)", re.ASCII)
-_PIN_FIELD = re.compile(r"(?i)(\bok\s*\|\s*\w*\s*\|)([^|\n]*)")
+_PIN_FIELD = re.compile(r"(?i)(\bok\s*\|\s*(?:\w+\s*)?\|)([^|\n]*)")
 _BARE_STATE = re.compile(r"\s*(\d{1,9})\s*\|")
 _REFUSALS = (
     (Refusal.FUNDS, ("bakiye", "balance")),

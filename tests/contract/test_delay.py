@@ -176,6 +176,14 @@ async def test_what_was_not_acknowledged_before_a_restart_is_released_after_it(l
     assert line.keys() == ["a", "b"]
 
 
+async def test_what_is_due_after_the_topic_has_forgotten_it_does_not_stop_the_partition(line: Line) -> None:
+    line.create("orders.retry.60s", partitions=1)
+    line.write("orders.retry.60s", ("far", 90_000), ("good", -1))
+    with line.running():
+        await wait_for(line, 2)
+    assert [record.topic for _, record in line.released] == ["orders.dead-letter", "orders.check"]
+
+
 async def test_stopping_is_quick_while_everything_sleeps(line: Line) -> None:
     line.create("orders.retry.60s", partitions=1)
     line.write("orders.retry.60s", ("a", 3600))

@@ -124,6 +124,11 @@ class Life(RuleBasedStateMachine):
                 self.twice.append(row.reference)
             if answer is not None and answer.kind is Placed.COMPLETED:
                 ended = Seen.SUCCEEDED
+                known = self.bought.get(row.reference)
+                if known is not None and known[1] is Seen.FAILED:
+                    answer = None  # a provider that gave up earlier does not call a repeat completed
+                else:
+                    self.bought[row.reference] = (self.now, ended)
             self.bought.setdefault(row.reference, (self.now + timedelta(seconds=hidden_s), ended))
         self.in_flight[token] = (row.attempt, answer)
 
