@@ -7,7 +7,7 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from streams.logs import logging_config
 
 #: A fetch request waits this long for new records. Faust's 1.5 s makes a partition that fell quiet wait for it.
 _FETCH_WAIT_MS = 100
+#: The reader looks up this often when nothing comes: a rewind waits for it.
+_FETCH_TURN_S = 0.25
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -33,8 +35,38 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer, which skips nothing when it rewinds to the committed offsets.
+
+    After a rebalance Faust rewinds, then empties its queues, then lets records flow; but its fetcher does not wait for
+    that. What it read between rewinding and emptying was never handled, and the next commit passed it (seen as lost
+    orders on a busy machine). So here nothing is read from before the rewind until Faust lets records flow.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self._reader: asyncio.Task[Any] | None = None
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[Any]:
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        self._reader = asyncio.current_task()
+        self._at_rest.clear()
+        try:
+            async for record in super().getmany(min(timeout, _FETCH_TURN_S)):
+                yield record
+        finally:
+            self._at_rest.set()
+
+    async def perform_seek(self) -> None:
+        self.stop_flow()  # every caller lets it flow again
+        if asyncio.current_task() is not self._reader:  # the reader itself rewinds when it was stopped in its turn
+            await self._at_rest.wait()
+        await super().perform_seek()
 
 
 class _Transport(driver.Transport):  # type: ignore[misc]
