@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orderwatch.crash.judge import Judge
+from orderwatch.crash.process import Point
 from orderwatch.crash.scenario import COMA, FAIL, FAULTS, KILL, NAP, SCENARIOS, Act, Fault, Scenario
-from orderwatch.crash.world import Point, Subject, World, open_states, virtual
+from orderwatch.crash.world import Subject, World, open_states, virtual
 
 #: (number of runs so far) -> whether to go on.
 Progress = Callable[["Report"], None]
+
+
+#: How often a person may have to say what happened to one order: each not_sent starts another attempt.
+_VERDICTS = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Seen:
     trace: list[str]
     ends: Counter[str]
     doubled: int
+    asleep: int
 
 
 @dataclass
@@ -49,7 +55,9 @@ class Report:
     seconds: float = 0.0
     acts: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    #: References that the provider executed twice by itself, and orders that only the sweeper woke.
     doubled: int = 0
+    swept: int = 0
     wrong: int = 0
     shortest: dict[str, tuple[Run, Seen]] = field(default_factory=dict)
 
@@ -62,14 +70,16 @@ def perform(run: Run) -> Seen:
         world.run()
         counted = list(world.points)
         judge.at_rest()
+        asleep = len(judge.asleep()) if run.scenario.ends else 0
         world.run_sweeps()
         judge.at_end()
         ends = Counter(_end(state.order.external_status, state.order.waiting) for state in world.ledger.states())
-        for state in open_states(world):
-            world.resolve(state.order.order_id)
-        world.loop.run_to(world.loop.time() + run.scenario.hours * 3600)
+        for _ in range(_VERDICTS):
+            for state in open_states(world):
+                world.resolve(state.order.order_id)
+            world.loop.run_to(world.loop.time() + run.scenario.hours * 3600)
         judge.after_people()
-        return Seen(counted, world.objections, world.trace, ends, len(world.faults.doubled))
+        return Seen(counted, world.objections, world.trace, ends, len(world.faults.doubled), asleep)
 
 
 def _end(external_status: str, waiting: str | None) -> str:
@@ -122,6 +132,7 @@ def explore(todo: Iterable[tuple[Run, Point | None]], report: Report | None = No
         report.acts.update(act.kind for act in run.plan.values())
         report.ends.update(seen.ends)
         report.doubled += seen.doubled
+        report.swept += seen.asleep
         if seen.objections:
             report.wrong += 1
             kind = _kind(seen.objections[0])
@@ -147,24 +158,35 @@ def shortest(run: Run, seen: Seen) -> tuple[Run, Seen]:
         smaller = False
         for candidate in _smaller(run):
             found = perform(candidate)
-            if kind in map(_kind, found.objections) and len(found.trace) < len(seen.trace):
+            if kind in map(_kind, found.objections) and _length(candidate, found) < _length(run, seen):
                 run, seen, smaller = candidate, found, True
                 break
     return run, seen
+
+
+def _length(run: Run, seen: Seen) -> tuple[int, int, int]:
+    first = next((i for i, line in enumerate(seen.trace) if "WRONG" in line), len(seen.trace))
+    return len(run.scenario.steps), len(run.plan), first
 
 
 def _smaller(run: Run) -> Iterator[Run]:
     for number in run.plan:
         yield replace(run, plan={other: act for other, act in run.plan.items() if other != number})
     steps = run.scenario.steps
-    for index in range(len(steps)):
-        yield replace(run, scenario=replace(run.scenario, steps=(*steps[:index], *steps[index + 1:])))
+    for index in range(len(steps) if len(steps) > 1 else 0):
+        fewer = replace(run, scenario=replace(run.scenario, steps=(*steps[:index], *steps[index + 1:])))
+        yield fewer
+        yield from _earlier(fewer)
     if any(step.quantity > 1 for step in steps):
         yield replace(run, scenario=replace(run.scenario, steps=tuple(replace(step, quantity=1) for step in steps)))
     if run.scenario.busy:
         yield replace(run, scenario=replace(run.scenario, busy=0))
     if run.fault.name != "none":
         yield replace(run, fault=FAULTS["none"])
+    yield from _earlier(run)
+
+
+def _earlier(run: Run) -> Iterator[Run]:
     for number, act in run.plan.items():
         others = {other: kept for other, kept in run.plan.items() if other != number}
         for earlier in range(number):
@@ -173,10 +195,10 @@ def _smaller(run: Run) -> Iterator[Run]:
 
 
 def told(run: Run, seen: Seen) -> str:
-    """A wrong run for people: what it was, what was wrong, and every step on the way."""
+    """A wrong run for people: what it was, what was wrong, and every step up to the first of it."""
     steps = "\n".join(f"  {step}" for step in run.scenario.steps)
-    wrong = "\n".join(f"  {objection}" for objection in seen.objections)
-    last = max((i for i, line in enumerate(seen.trace) if "WRONG" in line), default=len(seen.trace) - 1)
+    wrong = "\n".join(f"  {objection}" for objection in dict.fromkeys(seen.objections))
+    last = next((i for i, line in enumerate(seen.trace) if "WRONG" in line), len(seen.trace) - 1)
     return f"{run}\nSteps\n{steps}\nWrong\n{wrong}\nTrace\n" + "\n".join(seen.trace[: last + 1])
 
 

@@ -39,6 +39,7 @@ class Judge:
             self._no(f"{name}: attempts are not numbered 1 to {len(after.attempts)}")
         for row in after.attempts:
             self._attempt(name, old.get(row.attempt), row)
+        self._bought_once(after)
         self._has_a_way_forward(after)
 
     def _attempt(self, name: str, old: Attempt | None, row: Attempt) -> None:
@@ -57,6 +58,9 @@ class Judge:
             self._no(f"{what}: sent again, and it is not known whether it was bought")
         if (row.reference, row.attempt) in self._world.operator_said:
             return
+        until = old.lease_until
+        if "lease_over" in row.evidence and "lease_over" not in old.evidence and until and until > self._world.now():
+            self._no(f"{what}: taken from its sender before the lease was over")
         bought = self._world.bought(row.reference)
         if row.state in _DEAD and bought:
             self._no(f"{what}: settled as {row.state}, and bought {bought} times")
@@ -81,13 +85,22 @@ class Judge:
     # -- at the end --
 
     def at_rest(self) -> None:
-        """After the run, before any sweep that the scenario did not ask for: the log alone must have been enough."""
-        if not self._world.scenario.ends:
+        """After the run, before any sweep that the scenario did not ask for: the log alone must have been enough.
+
+        Not after two disturbances: those may need the sweeper.
+        """
+        if not self._world.scenario.ends or len(self._world.plan) > 1:
             return
-        for state in open_states(self._world):
-            if not self._waits_for_a_person(state):
-                rows = ", ".join(f"attempt {row.attempt} {row.state}" for row in state.attempts)
-                self._no(f"{state.order.order_id}: came to rest {state.order.external_status} ({rows})")
+        for state in self.asleep():
+            rows = ", ".join(f"attempt {row.attempt} {row.state}" for row in state.attempts)
+            self._no(f"{state.order.order_id}: came to rest {state.order.external_status} ({rows})")
+
+    def asleep(self) -> list[OrderState]:
+        """Open orders that wait for nobody: only the sweeper wakes them."""
+        return [
+            state for state in open_states(self._world)
+            if state.order.waiting is None and not self._waits_for_a_person(state)
+        ]  # fmt: skip
 
     def at_end(self) -> None:
         """After the sweeps: nothing lost, nothing bought twice, everything told."""
@@ -96,6 +109,8 @@ class Judge:
             self._bought_once(state)
             self._settled_as_bought(state)
             self._told(state)
+            self._not_forgotten(state)
+        self._answers_are_kept()
         self._books_are_closed()
 
     def after_people(self) -> None:
@@ -103,8 +118,23 @@ class Judge:
         for state in self._world.ledger.states():
             self._bought_once(state)
             self._settled_as_bought(state)
-            if self._world.scenario.ends and state.order.finished_at is None:
+            done = state.order.finished_at is not None or self._off() or self._partly(state)
+            if self._world.scenario.ends and not done:
                 self._no(f"{state.order.order_id}: {state.order.external_status} after a person said what happened")
+
+    def _not_forgotten(self, state: OrderState) -> None:
+        order = state.order
+        if not self._world.scenario.ends or order.finished_at is not None or self._waits_for_a_person(state):
+            return
+        if not self._off() and not self._partly(state):
+            self._no(f"{order.order_id}: {order.external_status} after the sweeps; waits for {order.waiting}")
+
+    def _partly(self, state: OrderState) -> bool:
+        """Some units were delivered and the rest was refused: money and goods, which only a person can sort out."""
+        return state.order.waiting == AttentionCode.PARTLY_DELIVERED
+
+    def _off(self) -> bool:
+        return not any(integration.enabled for integration in self._world.config.integrations)
 
     def _waits_for_a_person(self, state: OrderState) -> bool:
         codes = {r.code for r in state.order.raised}
@@ -162,6 +192,8 @@ class Judge:
                 code=raised.code, message="", since=raised.since, order_id=order.order_id, tenant_id=order.tenant_id,
                 discriminator=raised.discriminator,
             )  # fmt: skip
+            if raised.code == AttentionCode.EXPIRED and order.finished_at is not None:
+                continue  # overtaken by the end of the order, which was told
             if event_id(attention) not in said["orders.attention"]:
                 self._no(f"{order.order_id}: attention {raised.code} was raised and never told")
             elif event_id(attention) not in self._world.views.raised:
@@ -173,6 +205,14 @@ class Judge:
         shown = self._world.views.orders[order.key]
         if (shown["version"], shown["external_status"]) != (order.version, order.external_status):
             self._no(f"{order.order_id}: {order.external_status} in the ledger, {shown['external_status']} in the view")
+
+    def _answers_are_kept(self) -> None:
+        """What a process heard, and lived to write down, is not forgotten: frozen ones wake up with an answer."""
+        heard = {reference for process, reference in self._world.heard if process.alive}
+        for state in self._world.ledger.states():
+            for row in state.attempts:
+                if row.state is S.UNKNOWN and row.reference in heard:
+                    self._no(f"{state.order.order_id}/{row.attempt}: unknown, and the provider said that it took it")
 
     def _books_are_closed(self) -> None:
         """Every placement is of a known attempt, and one id never carries two facts."""

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from db.ledger import Due
-from db.rows import Attempt, Change, Key, Order, OrderState, Step
+from db.rows import Change, Key, Order, OrderState, Step
 from streams.order import AttemptState, ExternalStatus, Status
 
 S = AttemptState
@@ -155,8 +155,8 @@ class MemoryLedger:
         """The constraints of ``db.models``."""
         order = state.order
         _hold("ledger_orders_finished", (order.external_status in _ENDS) == (order.finished_at is not None))
-        _hold("ledger_orders_approved", (order.status is Status.APPROVED) == (order.external_status == "completed"))
-        _hold("ledger_orders_rejected", (order.status is Status.REJECTED) == (order.external_status == "failed"))
+        _hold("ledger_orders_approved", (order.status == Status.APPROVED) == (order.external_status == "completed"))
+        _hold("ledger_orders_rejected", (order.status == Status.REJECTED) == (order.external_status == "failed"))
         live = [row.line for row in state.attempts if row.live]
         _hold("idx_attempts_one_live", len(set(live)) == len(live))
         for row in state.attempts:

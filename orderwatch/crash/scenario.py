@@ -1,4 +1,4 @@
-"""What happens in one run: who orders what and when, what the provider does, which fault hits, where a process stops."""
+"""What happens in one run: who orders what, what the provider and the network do, and where a process stops."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Step:
     ``order``: the shop's created event (twice is a repeat; another ``player`` is a clash). ``sweep``: a pass of the
     sweeper. ``ask``: an operator's ``order check``. ``resolve``: an operator says, after a look into the provider's
     book, how an attempt with an unknown outcome ended. ``off``, ``on``: a change of configuration; ``order`` names
-    the integration then. ``expire``: a sweep when the deadline has passed.
+    the integration then.
     """
 
     at: float
@@ -47,12 +47,16 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the network and the provider do to the first ``placements`` placements, and to the first ``questions``."""
+    """What the network and the provider do to the first ``placements`` placements, and to the first ``questions``.
+
+    ``delay_s``: how late a delayed placement is executed; None: just within what the adapter's profile grants.
+    """
 
     name: str
     says: str
     placements: int = 1
     questions: int = 0
+    delay_s: float | None = None
 
 
 FAULTS = {
@@ -123,7 +127,11 @@ SCENARIOS = {
             "deadline fails", (_order(0.0), Step(150.0, "sweep")), ends=False,
             checks={"deadline": "90s", "first_after": "600s", "on_deadline": "fail"},
         ),
-        Scenario("long pending", (_order(0.0), Step(45.0, "sweep")), checks={"long_pending_after": ["30s"]}),
+        Scenario("asked in flight", (_order(0.0), Step(10.0, "ask"), Step(12.0, "ask"), _order(14.0))),
+        Scenario(
+            "long pending", (_order(0.0), Step(45.0, "sweep")),
+            checks={"first_after": "200s", "long_pending_after": ["30s"]},
+        ),
         Scenario("watched", _PLAIN, checks={"after_final": {"every": "600s", "until": "1500s"}}),
     )
 }  # fmt: skip

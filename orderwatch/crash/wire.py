@@ -18,21 +18,27 @@ CALL_S = 20.0
 
 
 class Faults:
-    """The fault of one run: it hits each placement once, whichever process sends it."""
+    """The fault of one run: it hits the first placements, whichever process sends them."""
 
     def __init__(
-        self, fault: Fault, loop: asyncio.AbstractEventLoop, delay_s: float, bought: Callable[[str], int]
+        self, fault: Fault, loop: asyncio.AbstractEventLoop, granted_s: float, bought: Callable[[str], int]
     ) -> None:
-        self._fault = fault
         self._bought = bought
         self._loop = loop
-        self._delay_s = delay_s
-        self._placements = fault.placements
-        self._questions = fault.questions
+        self._granted_s = granted_s
+        self.arm(fault)
         #: References that the provider itself executed twice.
         self.doubled: set[str] = set()
+        #: References that the provider has taken in and not yet executed.
+        self.under_way: list[str] = []
         #: (seconds, reference) of every placement that reached the shop.
         self.placed: list[tuple[float, str]] = []
+
+    def arm(self, fault: Fault) -> None:
+        """From now on this fault."""
+        self._fault = fault
+        self._placements = fault.placements
+        self._questions = fault.questions
 
     async def place(self, reference: str, request: Callable[[], Any]) -> Reply:
         """Pass one request of a placement on."""
@@ -57,13 +63,16 @@ class Faults:
             case "swallowed":
                 pass
             case "delayed":
-                self._loop.call_later(self._delay_s, self._later, reference, request)
+                delay_s = 0.8 * self._granted_s if self._fault.delay_s is None else self._fault.delay_s
+                self.under_way.append(reference)
+                self._loop.call_later(delay_s, self._later, reference, request)
             case "twice":
                 self._arrived(reference)
                 reply = await self._run(request)
                 if self._bought(reference):  # what it refuses it does not execute
-                    self.doubled.add(reference)
                     await self._run(request)
+                if self._bought(reference) > 1:
+                    self.doubled.add(reference)
                 return reply
             case "5xx":
                 self._arrived(reference)
@@ -79,6 +88,7 @@ class Faults:
         self.placed.append((self._loop.time(), reference))
 
     def _later(self, reference: str, request: Callable[[], Any]) -> None:
+        self.under_way.remove(reference)
         self._arrived(reference)
         self._loop.create_task(self._run(request))
 
@@ -127,15 +137,18 @@ class Wire:
 class Marked:
     """An adapter, with its placements told apart from its questions."""
 
-    def __init__(self, adapter: Provider) -> None:
+    def __init__(self, adapter: Provider, answered: Callable[[str, PlacedAnswer], None]) -> None:
         self._adapter = adapter
+        self._answered = answered
 
     async def place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
         token = _placing.set(reference)
         try:
-            return await self._adapter.place(reference, wire)
+            answer = await self._adapter.place(reference, wire)
         finally:
             _placing.reset(token)
+        self._answered(reference, answer)
+        return answer
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         return await self._adapter.check(asks)

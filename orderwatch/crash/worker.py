@@ -1,0 +1,185 @@
+"""A worker process: the real handlers behind the real pool and guard, and the delay line."""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from agents import check, dispatch, record
+from agents.guard import HOLDING, Delivery, Guard
+from agents.pool import Pool
+from orderwatch.crash.log import Record
+from orderwatch.crash.process import DoorViews, Process
+from streams.errors import BrokerUnavailable, EventError, OrderNotFound
+from streams.kafka import Outgoing
+
+if TYPE_CHECKING:
+    from orderwatch.crash.world import World
+
+#: As in ``agents.flow``: a record this much younger than the assignment may have been begun with before.
+REPEAT_MARGIN_S = 30.0
+#: What a worker reads, and as which agent.
+AGENTS = {
+    "orders.created": "dispatch",
+    "orders.check": "check",
+    "orders.referenced": "projection-referenced",
+    "orders.status-changed": "projection-status",
+    "orders.attention": "attention",
+    "orders.dead-letter": "dead-letter",
+}
+_TIER = "orders.retry."
+
+
+class _Due(msgspec.Struct):
+    due_at: datetime
+
+
+@dataclass(slots=True)
+class Arrival:
+    """An event as Faust hands it to the pool."""
+
+    message: Any
+    acknowledge: Callable[[], None]
+
+    def ack(self) -> None:
+        self.acknowledge()
+
+
+class Worker(Process):
+    """A worker process: the agents with their pools and guard, and the delay line."""
+
+    def __init__(self, world: "World", name: str, assigned_at: float) -> None:
+        super().__init__(world, name)
+        self._assigned_at = assigned_at
+        self.deps = world.deps(self)
+        views = cast(Any, DoorViews(self, world.views))
+        self._handlers: dict[str, Callable[[Delivery], Awaitable[None]]] = {
+            "orders.created": partial(dispatch.created, self.deps),
+            "orders.check": partial(check.check, self.deps),
+            "orders.referenced": partial(record.referenced, views),
+            "orders.status-changed": partial(record.status_changed, views),
+            "orders.attention": partial(record.attention, views),
+            "orders.dead-letter": partial(record.dead_letter, self.deps, views),
+        }
+        self._guard = Guard(self.deps.emitter.send, self._stop, poison_retries=2, max_parked_share=0.9)
+        self._pools = {topic: Pool(100) for topic in self._handlers}
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._done: dict[str, int] = {}
+        self._commit_wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Read from where the group stands."""
+        for topic in self._handlers:
+            self.spawn(self._consume(topic))
+        for topic in self.world.log.topics:
+            self._hear(topic)
+        self.world.log.listeners.append(self._hear)
+        self.spawn(self._commit())
+
+    @property
+    def owner(self) -> bool:
+        """True while the group's partitions are this worker's."""
+        return self.world.owner is self
+
+    def revoked(self) -> None:
+        """The partitions are somebody else's: finish what runs, acknowledge none of it."""
+        for topic, pool in self._pools.items():
+            pool.forget([(topic, 0)])
+
+    def _hear(self, topic: str) -> None:
+        if not self.alive:
+            return
+        if topic.startswith(_TIER) and topic not in self._wakes:
+            self._wakes[topic] = asyncio.Event()
+            self.spawn(self._delay(topic))
+        if topic in self._wakes:
+            self._wakes[topic].set()
+
+    async def _next(self, topic: str, position: int) -> Record:
+        wake = self._wakes.setdefault(topic, asyncio.Event())
+        while position >= len(self.world.log.records(topic)):
+            wake.clear()
+            await wake.wait()
+        return self.world.log.records(topic)[position]
+
+    async def _consume(self, topic: str) -> None:
+        position = self.world.log.committed.get(topic, 0)
+        while True:
+            record = await self._next(topic, position)
+            await self.breathe()
+            if not self.owner:
+                return
+            position += 1
+            arrival = Arrival(
+                SimpleNamespace(topic=topic, partition=0, offset=record.offset, key=record.key, record=record),
+                partial(self._acknowledged, topic, position),
+            )
+            await self._pools[topic].submit(arrival, self._one)
+
+    async def _one(self, arrival: Any) -> None:
+        record: Record = arrival.message.record
+        delivery = Delivery(
+            record.topic, 0, record.offset, record.key, record.value, list(record.headers),
+            repeated=record.at < self._assigned_at + REPEAT_MARGIN_S,
+        )  # fmt: skip
+        self.world.say(self, f"takes {record.topic} #{record.offset}" + (" again" if delivery.repeated else ""))
+        await self._guard(AGENTS[record.topic], self._watched(self._handlers[record.topic]), delivery)
+
+    def _watched(self, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Delivery], Awaitable[None]]:
+        async def run(delivery: Delivery) -> None:
+            try:
+                await handler(delivery)
+            except (*HOLDING, EventError, OrderNotFound):
+                raise
+            except IntegrityError as error:
+                self.world.object_to(f"the database refused a write of {AGENTS[delivery.topic]}: {error.statement}")
+                raise
+            except Exception as error:
+                frames = traceback.extract_tb(error.__traceback__)[-1]
+                self.world.object_to(f"{AGENTS[delivery.topic]} failed: {error!r} at {frames.name}:{frames.lineno}")
+                raise
+
+        return run
+
+    def _acknowledged(self, topic: str, position: int) -> None:
+        self._done[topic] = position
+        self._commit_wake.set()
+
+    async def _commit(self) -> None:
+        while True:
+            await self._commit_wake.wait()
+            self._commit_wake.clear()
+            for topic, position in list(self._done.items()):
+                if position > self.world.log.committed.get(topic, 0):
+                    await self.door(f"commit {topic} {position}", partial(self._commit_now, topic, position))
+
+    async def _commit_now(self, topic: str, position: int) -> None:
+        if self.owner:
+            self.world.log.commit(topic, position)
+
+    async def _delay(self, topic: str) -> None:
+        position = self.world.log.committed.get(topic, 0)
+        while True:
+            record = await self._next(topic, position)
+            due_at = msgspec.json.decode(record.value or b"", type=_Due).due_at
+            await asyncio.sleep(max((due_at - self.deps.clock.now()).total_seconds() + 0.001, 0.0))
+            await self.breathe()
+            if not self.owner:
+                return
+            forwarded = Outgoing("orders.check", record.key, record.value, list(record.headers))
+            try:
+                await self.deps.emitter.send([forwarded])
+            except BrokerUnavailable:
+                continue
+            position += 1
+            await self.door(f"commit {topic} {position}", partial(self._commit_now, topic, position))
+
+    async def _stop(self, error: BaseException) -> None:
+        self.world.object_to(f"the worker stopped itself: {error}")
