@@ -140,7 +140,7 @@ async def ask(deps: Deps, state: OrderState, row: Attempt, *, look_up: bool) -> 
     try:
         answer = await lane.ask(question, look_up=look_up)
     except Busy as busy:
-        return await put_off(deps, state, row.attempt, busy.why)
+        return await put_off(deps, state, row.attempt, busy.why, after_s=busy.after_s)
     def decided(state: OrderState) -> Change | None:
         newest = state.attempt(row.attempt)
         if answer.kind is Seen.NOT_FOUND and (newest is None or newest.check_number != row.check_number):

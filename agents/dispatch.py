@@ -16,6 +16,7 @@ from agents.lanes import Busy
 from agents.providers.base import OrderFacts, PlacedAnswer
 from agents.providers.http import instant_s, sending_until
 from agents.routes import Waiting, facts_of
+from agents.schedule import tier_for
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
 from streams.events import Attention, Created, decode
@@ -113,7 +114,7 @@ async def place_due(deps: Deps, state: OrderState) -> OrderState:
 
 
 async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
-    """Send one attempt: lease, request, answer. A busy lane sends it to the shortest tier instead."""
+    """Send one attempt: lease, request, answer. A busy lane sends it to a tier instead."""
     account, lane = deps.account(row), deps.lanes.get(row.integration_id)
     if account is None or lane is None or not account.enabled:
         why = f"integration {row.integration_id} is switched off"
@@ -134,7 +135,7 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
                 answer = await lane.provider.place(mine.reference, mine.wire)
             lane.observe(answer)
     except Busy as busy:
-        return await put_off(deps, state, number, busy.why)
+        return await put_off(deps, state, number, busy.why, after_s=busy.after_s)
     log.info("placed", order=state.order.order_id, attempt=number, integration=row.integration_id,
              outcome=answer.kind.value)  # fmt: skip
     after = await settle(
@@ -171,10 +172,17 @@ async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) 
     await deps.emitter.send([message(attention, "orders.attention", at=now)])
 
 
-async def put_off(deps: Deps, state: OrderState, number: int, why: str, code: AttentionCode | None = None
-                  ) -> OrderState:  # fmt: skip
-    """The same attempt again from the shortest tier, telling a person when there is a ``code``; nothing was sent."""
-    delay_s = deps.config.checks.requeue_after
+async def put_off(deps: Deps, state: OrderState, number: int, why: str, code: AttentionCode | None = None,
+                  after_s: float = 0.0) -> OrderState:  # fmt: skip
+    """The same attempt again later, telling a person when there is a ``code``; nothing was sent.
+
+    From the tier of ``checks.requeue_after``, or a longer one when the lane expects to be busy for ``after_s``: a
+    backlog that came back all the time would keep everybody busy with sending it away.
+    """
+    checks = deps.config.checks
+    delay_s = checks.requeue_after
+    if after_s > delay_s:
+        delay_s = max(delay_s, tier_for(deps.tiers, min(after_s, checks.backoff.max)))
     after = await settle(
         deps, state, lambda s: decide.busy(s, number, deps.routing, deps.clock.now(), delay_s, why, code)
     )

@@ -4,6 +4,7 @@ A lane that is full or open never blocks the others: it answers ``Busy`` and the
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,14 +22,21 @@ from streams.config import BreakerConfig, LimitsConfig
 #: that were sent away come back from the shortest tier.
 _QUEUE_S = 2.0
 _SLOW_START_STEPS = 10
+#: Weight of the newest call in the running mean of call times.
+_SMOOTHING = 0.1
 
 
 class Busy(Exception):
-    """The lane cannot take this now; ``why`` is a sentence for the order's timeline."""
+    """The lane cannot take this now; ``why`` is a sentence for the order's timeline.
 
-    def __init__(self, why: str) -> None:
+    ``after_s`` is when the lane expects to be through with everything that it sent away before: coming back earlier
+    would only mean to be sent away again. 0 when it cannot say.
+    """
+
+    def __init__(self, why: str, after_s: float = 0.0) -> None:
         super().__init__(why)
         self.why = why
+        self.after_s = after_s
 
 
 class Trouble(Exception):
@@ -69,7 +77,7 @@ class Lane:
         self._refusals: deque[tuple[float, bool]] = deque()
         self.last_error = ""
         self._dispatch = _Budget(limits.rate, limits.concurrency, limits.queue)
-        self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue)
+        self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue, batch)
         self._batch = batch
         self._asked: dict[bool, deque[tuple[Ask, asyncio.Future[StatusAnswer]]]] = {False: deque(), True: deque()}
         self._askers: set[asyncio.Task[None]] = set()
@@ -84,30 +92,39 @@ class Lane:
         self._dispatch.set_share(share)
         self._checks.set_share(share)
 
+    def set_most(self, most: int) -> None:
+        """Of the events in flight of one agent, so many may be this lane's: a slow lane leaves room for the others."""
+        self._dispatch.most = most
+        self._checks.most = most
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
-        self._refuse_if_open()
+        self._refuse_if_open(self._dispatch)
         async with self._dispatch.slot(self._scale()):
-            self._refuse_if_open()  # it may have opened while we waited
+            self._refuse_if_open(self._dispatch)  # it may have opened while we waited
             with self._trial_run():
                 yield
 
     async def ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
         """The answer to one status question; questions that wait together travel together."""
-        self._refuse_if_open()
-        if len(self._asked[look_up]) >= self._checks.room * self._batch:
-            raise Busy(f"{self.integration_id}: too many checks are waiting")
+        self._refuse_if_open(self._checks)
+        if len(self._asked[look_up]) >= self._checks.room * self._batch or self._waiting_checks >= self._checks.most:
+            raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve())
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
         # One asker per batch that is waiting, up to the concurrency: the rest gathers behind them.
-        if len(self._askers) * self._batch < sum(map(len, self._asked.values())) and (
+        if len(self._askers) * self._batch < self._waiting_checks and (
             len(self._askers) < self.limits.concurrency
         ):
             task = asyncio.create_task(self._run_asker())
             self._askers.add(task)
             task.add_done_callback(self._askers.discard)
         return await future
+
+    @property
+    def _waiting_checks(self) -> int:
+        return sum(map(len, self._asked.values()))
 
     async def _run_asker(self) -> None:
         while True:
@@ -117,7 +134,7 @@ class Lane:
                 return
             try:
                 async with self._checks.slot(self._scale(), wait=True):
-                    self._refuse_if_open()
+                    self._refuse_if_open(self._checks)
                     queue = self._asked[look_up]
                     batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
                     if batch:
@@ -128,7 +145,7 @@ class Lane:
                     while queue:
                         _, future = queue.popleft()
                         if not future.done():
-                            future.set_exception(Busy(busy.why))
+                            future.set_exception(Busy(busy.why, self._checks.reserve(self._reopens_in_s())))
                 self._leave()
                 return
 
@@ -199,15 +216,21 @@ class Lane:
     def _down(self, message: str) -> None:
         self._on_down(Down(self.integration_id, datetime.now(UTC), message))
 
-    def _refuse_if_open(self) -> None:
-        state = self._breaker.state
-        if state.name == pybreaker.STATE_OPEN:
-            opened_at = self._breaker._state_storage.opened_at  # the library shows it nowhere else
-            if opened_at and (datetime.now(UTC) - _aware(opened_at)).total_seconds() < self._breaker.reset_timeout:
-                raise Busy(f"{self.integration_id} is closed after trouble: {self.last_error}"[:300])
+    def _refuse_if_open(self, budget: "_Budget") -> None:
+        if self._breaker.current_state == pybreaker.STATE_OPEN:
+            if (closed_for_s := self._reopens_in_s()) > 0:
+                raise Busy(f"{self.integration_id} is closed after trouble: {self.last_error}"[:300],
+                           budget.reserve(closed_for_s))  # fmt: skip
             self._breaker.half_open()
         if self._breaker.current_state == pybreaker.STATE_HALF_OPEN and self._trial:
-            raise Busy(f"{self.integration_id} is being tried again")
+            raise Busy(f"{self.integration_id} is being tried again", budget.reserve())
+
+    def _reopens_in_s(self) -> float:
+        """Seconds until the breaker lets somebody try again; 0 or less when it does."""
+        opened_at = self._breaker._state_storage.opened_at  # the library shows it nowhere else
+        if self._breaker.current_state != pybreaker.STATE_OPEN or not opened_at:
+            return 0.0
+        return float(self._breaker.reset_timeout - (datetime.now(UTC) - _aware(opened_at)).total_seconds())
 
     def _trial_run(self) -> "_Trial":
         return _Trial(self)
@@ -239,9 +262,9 @@ class _Trial:
 
 
 class _Budget:
-    """Rate and concurrency of one kind of call."""
+    """Rate and concurrency of one kind of call; each call carries up to ``batch`` questions."""
 
-    def __init__(self, rate: float, concurrency: int, queue: int) -> None:
+    def __init__(self, rate: float, concurrency: int, queue: int, batch: int = 1) -> None:
         self._rate = rate
         self._share = 1.0
         self._scale = 1.0
@@ -249,12 +272,27 @@ class _Budget:
         self._queue = queue
         self._waiting = 0
         self._concurrency = concurrency
+        self._batch = batch
+        self._call_s = 0.0
+        self._reserved_until = 0.0
         self._limiter = self._new_limiter()
+        self.most = sys.maxsize
 
     @property
     def room(self) -> int:
         """How many may wait at once."""
-        return self._queue or max(self._concurrency, int(self._rate * self._share * _QUEUE_S), 1)
+        wanted = self._queue or max(self._concurrency, int(self._rate * self._share * _QUEUE_S), 1)
+        return min(wanted, max(self.most - self._concurrency, 1))
+
+    def reserve(self, not_before_s: float = 0.0) -> float:
+        """Seconds until the turn of one more that is sent away, at the pace of the calls that were seen so far."""
+        now = time.monotonic()
+        turn = max(self._reserved_until, now + not_before_s)
+        pace = self._rate * self._share
+        if self._call_s > 0:
+            pace = min(pace, self._concurrency / self._call_s)
+        self._reserved_until = turn + 1 / (max(pace, 0.001) * self._batch)
+        return turn - now
 
     def set_share(self, share: float) -> None:
         if share != self._share:
@@ -273,7 +311,7 @@ class _Budget:
             self._scale = scale
             self._limiter = self._new_limiter()
         if not wait and self._waiting >= self.room:
-            raise Busy("too many requests are waiting for this integration")
+            raise Busy("too many requests are waiting for this integration", self.reserve())
         self._waiting += 1
         try:
             await self._slots.acquire()
@@ -284,10 +322,12 @@ class _Budget:
                 raise
         finally:
             self._waiting -= 1
+        began = time.monotonic()
         try:
             yield
         finally:
             self._slots.release()
+            self._call_s += _SMOOTHING * (time.monotonic() - began - self._call_s)
 
 
 def _aware(at: datetime) -> datetime:

@@ -161,6 +161,8 @@ class Parts:
             else:
                 lanes[integration.id] = self._lane(integration)
             accounts[integration.id] = account(config, integration, lanes[integration.id], tiers)
+        for lane in lanes.values():
+            lane.set_most(config.dispatch.max_in_flight // max(len(lanes), 2))
         deps.config, deps.routing, deps.lanes, deps.tiers = config, Routing(config, accounts), lanes, tiers
 
     def _lane(self, integration: IntegrationConfig) -> Lane:

@@ -239,6 +239,55 @@ async def test_too_many_waiting_checks_are_sent_away() -> None:
     assert 1 <= sum(isinstance(result, Busy) for result in done) < 6
 
 
+async def test_a_lane_never_holds_more_than_its_part_of_the_events_in_flight() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=4))
+    one.set_most(10)
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(40)]
+    asks = [asyncio.create_task(ask(one)) for _ in range(40)]
+    await eventually(lambda: len(provider.placed) == len(provider.asked) == 4)
+    await eventually(lambda: sum(not task.done() for task in sends) == 10)
+    assert sum(not task.done() for task in asks) <= 10 + 4
+    provider.gate.set()
+    await asyncio.gather(*sends, *asks, return_exceptions=True)
+
+
+async def test_who_is_sent_away_is_told_to_come_back_when_it_is_their_turn() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10, concurrency=1, queue=1))
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(22)]
+    await eventually(lambda: sum(task.done() for task in sends) == 20)
+    away = [task.exception() for task in sends if task.done()]
+    turns = sorted(busy.after_s for busy in away if isinstance(busy, Busy))
+    assert len(turns) == 20 and turns[0] < 0.1
+    assert turns[-1] - turns[0] == pytest.approx(1.9, abs=0.2)  # ten in a second
+    provider.gate.set()
+    await asyncio.gather(*sends, return_exceptions=True)
+
+
+async def test_the_pace_of_a_slow_provider_is_learned_from_its_calls(move_clock: Callable[[float], None]) -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=1, queue=1))
+    for _ in range(60):
+        async with one.slot():
+            move_clock(5.0)
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(5)]
+    await eventually(lambda: sum(task.done() for task in sends) == 3)
+    turns = sorted(busy.after_s for task in sends if task.done() and isinstance(busy := task.exception(), Busy))
+    assert turns[2] - turns[0] == pytest.approx(10.0, rel=0.1)
+    provider.gate.set()
+    await asyncio.gather(*sends, return_exceptions=True)
+
+
+async def test_while_a_lane_is_closed_nobody_is_told_to_come_back_before_it_is_tried_again() -> None:
+    one, _ = lane(Placed.AMBIGUOUS)
+    for _ in range(BREAKER.fail_max):
+        await send(one)
+    with pytest.raises(Busy) as busy:
+        await send(one)
+    assert BREAKER.reset_after - 5 < busy.value.after_s < BREAKER.reset_after + 5
+
+
 async def test_a_place_is_given_back_whatever_happens_in_it() -> None:
     one, _ = lane(limits=LimitsConfig(rate=10_000, concurrency=1, queue=1))
     for _ in range(3):
