@@ -1,0 +1,125 @@
+"""What is sold in the chaos runs: accounts with their faults, routes, and orders whose end is known beforehand."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from streams.events import Created
+
+TENANT = "shop"
+
+
+@dataclass(frozen=True)
+class Ware:
+    """One package: how often it is ordered (of 100), how many units, and how its order must end."""
+
+    package: str
+    weight: int
+    ends: str = "completed"
+    quantity: int = 1
+
+
+WARES = (
+    Ware("sixty", 44),                       # znet, barakat when znet cannot
+    Ware("batch", 24),                       # barakat alone
+    Ware("gone", 12),                        # znet refuses, barakat delivers
+    Ware("doomed", 7, ends="failed"),        # both refuse
+    Ware("cancelled", 6, ends="failed"),     # accepted, then cancelled by the provider
+    Ware("slow", 4),                         # ends after a while only
+    Ware("sixty", 3, quantity=3),            # three lines, three references
+)  # fmt: skip
+
+#: 5 % of the answers to placements are lost, nearly all of them after the provider has bought.
+LOST = [
+    {"kind": "hang_up_after", "probability": 0.02},
+    {"kind": "timeout_after", "probability": 0.01},
+    {"kind": "error_after", "probability": 0.01, "status": 502},
+    {"kind": "hang_up_before", "probability": 0.01},
+]
+#: 5 % of the questions fail.
+DEAF = [
+    {"kind": "html", "probability": 0.02, "operation": "check"},
+    {"kind": "error_before", "probability": 0.02, "status": 503, "operation": "check"},
+    {"kind": "hang_up_before", "probability": 0.01, "operation": "check"},
+]
+
+
+def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
+    """``count`` orders of the mix, each with the status that it must end with; the same for the same seed."""
+    chance = random.Random(f"orders:{seed}")
+    weights = [ware.weight for ware in WARES]
+    for number in range(count):
+        [ware] = chance.choices(WARES, weights)
+        created = Created(
+            order_id=f"c{seed}-{number}", tenant_id=TENANT, package_id=ware.package, quantity=ware.quantity,
+            user_identifier=f"50{number:06d}", created_at=datetime.now(UTC),
+        )  # fmt: skip
+        yield created, ware.ends
+
+
+def scenario(latency_ms: float = 40.0) -> dict[str, Any]:
+    """Two accounts of the simulator."""
+    latency = {"kind": "lognormal", "median_ms": latency_ms, "sigma": 0.6, "max_ms": 900}
+    common = {"balance": 100_000_000, "latency": latency, "life": {"after_checks": 1}, "faults": [*LOST, *DEAF]}
+    return {
+        "accounts": [
+            {**common, "id": "znet-main", "kind": "znet", "currency": "TRY",
+             "credentials": {"kod": "demo", "sifre": "demo"}, "catalogue": [
+                 {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
+                 {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
+                 {"id": "3", "name": "Cancelled", "oyun": "1", "kupur": "30", "price": "5.00"},
+                 {"id": "4", "name": "Slow", "oyun": "1", "kupur": "40", "price": "5.00"}]},
+            {**common, "id": "barakat-1", "kind": "zdk", "currency": "USD", "credentials": {"token": "demo"},
+             "catalogue": [
+                 {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
+                 {"id": "20", "name": "Gone", "price": "0.90"},
+                 {"id": "30", "name": "Doomed", "price": "0.90", "available": False}]},
+        ],
+        "lives": [
+            {"account": "znet-main", "package": "3", "final": "fail", "after_checks": 1},
+            {"account": "znet-main", "package": "4", "after_checks": 3, "after_ms": 4000},
+        ],
+    }  # fmt: skip
+
+
+def catalogue(urls: dict[str, str]) -> dict[str, Any]:
+    """Integrations, routes and mappings of config.yaml; ``urls`` gives the base URL of each account."""
+    limits = {"rate": "500/s", "concurrency": 50, "connect_timeout": "1s", "timeout": "2s"}
+    breaker = {"fail_max": 20, "reset_after": "2s", "slow_start": "3s", "refusals_max": 5000}
+    common = {"tenant_id": TENANT, "limits": limits, "breaker": breaker}
+    return {
+        "integrations": [
+            {**common, "id": "znet-main", "provider": "znet", "currency": "TRY", "base_url": urls["znet-main"],
+             "credentials": {"kod": "${ZNET_KOD:-demo}", "sifre": "${ZNET_SIFRE:-demo}"},
+             "profile": {"absent_settle_s": 3, "absent_answers": 3, "absent_window_s": 3}},
+            {**common, "id": "barakat-1", "provider": "barakat", "currency": "USD", "base_url": urls["barakat-1"],
+             "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
+             "profile": {"absent_settle_s": 3, "absent_answers": 2, "absent_window_s": 2}},
+        ],
+        "routes": [
+            _route("sixty", "znet-main", "barakat-1"), _route("batch", "barakat-1"),
+            _route("gone", "znet-main", "barakat-1"), _route("doomed", "znet-main", "barakat-1"),
+            _route("cancelled", "znet-main"), _route("slow", "znet-main"),
+        ],
+        "mappings": [
+            _mapping("sixty", "znet-main", "1", oyun="1", kupur="60"), _mapping("sixty", "barakat-1", "10"),
+            _mapping("batch", "barakat-1", "10"),
+            _mapping("gone", "znet-main", "2", oyun="1", kupur="99"), _mapping("gone", "barakat-1", "20"),
+            _mapping("doomed", "znet-main", "2", oyun="1", kupur="99"), _mapping("doomed", "barakat-1", "30"),
+            _mapping("cancelled", "znet-main", "3", oyun="1", kupur="30"),
+            _mapping("slow", "znet-main", "4", oyun="1", kupur="40"),
+        ],
+    }  # fmt: skip
+
+
+def _route(package: str, primary: str, fallback: str | None = None) -> dict[str, Any]:
+    route = {"tenant_id": TENANT, "package_id": package, "mode": "auto", "provider_type": "external",
+             "primary": primary}  # fmt: skip
+    return {**route, "fallback": fallback} if fallback else route
+
+
+def _mapping(package: str, integration: str, there: str, **wire: str) -> dict[str, Any]:
+    return {"tenant_id": TENANT, "package_id": package, "integration": integration, "provider_package_id": there,
+            "delivers_pin": True, **wire}  # fmt: skip
