@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check kafka fuzz lock clean help
+.PHONY: demo test check kafka chaos fuzz lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -26,6 +26,9 @@ check: $(READY)  ## ruff and mypy
 
 kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
 	@$(BIN)/python -m pytest -m kafka $(ARGS)
+
+chaos: $(READY)  ## orders flow while a seeded schedule breaks everything, then the books are compared (ARGS=--short)
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="--inputs 50000 --seed 7")
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(INSTALL) --quiet --only-binary :all: 'atheris>=3.0' 2>/dev/null || true
