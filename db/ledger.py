@@ -4,19 +4,22 @@ Rows travel as one JSON parameter; PostgreSQL unpacks it. A write names the revi
 when the order has moved since, so a decision never lands on a state that it did not see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
+from db import commands
 from db.batch import Batcher
 from db.clock import Clock
 from db.engine import answering
-from db.rows import Attempt, Change, Key, Order, OrderState
+from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _decode_state = msgspec.json.Decoder(OrderState, strict=False).decode
@@ -56,28 +59,47 @@ _INPUT = """
 with input as materialized (
     select * from json_to_recordset(%s::json) as x(
         i int, tenant_id text, order_id text, rev int, head json, attempts json, steps json,
-        lease_attempt int, lease_s float8, only_expired int)
+        lease_attempt int, lease_s float8, only_expired int{})
 )"""
 
-# The guard is evaluated again after a lock wait (READ COMMITTED), so of two racing writers one finds nothing.
-_APPLY = f"""{_INPUT}, guarded as materialized (
+
+def _applying(columns: Sequence[str], fields: str = "", guard: str = "", also: str = "") -> str:
+    """A statement that writes decisions, these columns of the order among them.
+
+    The guard is evaluated again after a lock wait (READ COMMITTED), so of two racing writers one finds nothing.
+    """
+    return f"""{_INPUT.format(fields)}, guarded as materialized (
     select i.* from ledger_orders l join input i using (tenant_id, order_id)
     where l.rev = i.rev and (i.only_expired is null or exists (
         select 1 from attempts a where a.tenant_id = i.tenant_id and a.order_id = i.order_id
-        and a.attempt = i.only_expired and a.state = 'sending' and a.lease_until < clock_timestamp()))
+        and a.attempt = i.only_expired and a.state = 'sending' and a.lease_until < clock_timestamp())){guard}
     order by l.tenant_id, l.order_id for update of l
 ), head as (
-    update ledger_orders l set rev = l.rev + 1, {", ".join(f"{column} = h.{column}" for column in _ORDER_MUTABLE)}
+    update ledger_orders l set rev = l.rev + 1, {", ".join(f"{column} = h.{column}" for column in columns)}
     from guarded k, json_populate_record(null::ledger_orders, k.head) h
     where l.tenant_id = k.tenant_id and l.order_id = k.order_id
 ), written as ({_WRITE_ATTEMPTS}
 ), timeline as ({_WRITE_STEPS}
-)
+){also}
 select k.i, w.lease_until, clock_timestamp() from guarded k
 left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
 
+
+_APPLY = _applying(_ORDER_MUTABLE)
+
+#: The same, together with the answer to the command that the decision is about.
+_ANSWER = _applying(
+    (*_ORDER_MUTABLE, "deadline_at"),
+    fields=", command_id text, done boolean, said text, asked jsonb",
+    guard=" and exists (select 1 from commands c where c.command_id = i.command_id and c.decided_at is null)",
+    also=""", answered as (
+    update commands c set done = k.done, said = k.said, asked = k.asked, decided_at = clock_timestamp()
+    from guarded k where c.command_id = k.command_id
+)""",
+)
+
 # The primary key decides who opens an order; the loser writes nothing at all.
-_OPEN = f"""{_INPUT}, head as (
+_OPEN = f"""{_INPUT.format("")}, head as (
     insert into ledger_orders (tenant_id, order_id, fingerprint, request, deadline_at, accepted_at,
         {", ".join(_ORDER_MUTABLE)})
     select i.tenant_id, i.order_id, h.fingerprint, h.request, h.deadline_at, h.accepted_at,
@@ -164,6 +186,7 @@ class Ledger:
         self._clock = clock
         self._open: Batcher[Change, Change | None] = Batcher(partial(self._write, _OPEN), _key_of, executor)
         self._apply: Batcher[Change, Change | None] = Batcher(partial(self._write, _APPLY), _key_of, executor)
+        self._answer: Batcher[Change, Change | None] = Batcher(partial(self._write, _ANSWER), _key_of, executor)
         self._load: Batcher[Key, OrderState | None] = Batcher(self._read, lambda key: key, executor)
 
     async def open(self, change: Change) -> Change | None:
@@ -171,8 +194,23 @@ class Ledger:
         return await self._open(change)
 
     async def apply(self, change: Change) -> Change | None:
-        """Write a decision. Returns it with ``order.rev`` and lease as stored, or None when the order moved first."""
-        return await self._apply(change)
+        """Write a decision. Returns it with ``order.rev`` and lease as stored, or None when the order moved first.
+
+        With an ``answer``, None also when the command was never received, or decided before.
+        """
+        return await (self._apply(change) if change.answer is None else self._answer(change))
+
+    async def receive(self, command: Commanded) -> Commanded:
+        """Write a command down unless its id is known; the command as it stands, which may be another one's.
+
+        Whoever decides reads the order first and this afterwards: then a command that somebody else decided in between
+        is either seen here, or has moved the order.
+        """
+        return await self._in_thread(partial(commands.receive, self._engine, command))
+
+    async def refuse(self, answer: Answer) -> None:
+        """Answer a command about an order that there is not; a decided one keeps its answer."""
+        await self._in_thread(partial(commands.answer, self._engine, answer))
 
     async def load(self, key: Key) -> OrderState | None:
         """The order as it stands, or None when it was never accepted."""
@@ -212,6 +250,9 @@ class Ledger:
             with answering(self._engine), self._engine.connect() as connection:
                 return connection.execute(sa.text(text), values).all()
 
+        return await self._in_thread(run)
+
+    async def _in_thread(self, run: Callable[[], T]) -> T:
         return await self._clock.loop().run_in_executor(self._executor, run)
 
     def _write(self, statement: str, changes: Sequence[Change]) -> list[Change | None]:
@@ -227,6 +268,7 @@ class Ledger:
                 "lease_attempt": change.lease[0] if change.lease else None,
                 "lease_s": change.lease[1] if change.lease else None,
                 "only_expired": change.only_expired,
+                **(msgspec.structs.asdict(change.answer) if change.answer is not None else {}),
             }
             for i, change in enumerate(changes)
         ]

@@ -195,6 +195,26 @@ dead_letters = sa.Table(
     sa.UniqueConstraint("topic", "partition", "offset", "agent", name="dead_letters_once"),
 )
 
+# What people asked for: received, then decided in the same transaction as what follows from it.
+commands = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("command_id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("order_id", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("issued_at", Instant, nullable=False),
+    sa.Column("received_at", Instant, nullable=False, server_default=_now),
+    sa.Column("done", sa.Boolean, comment="null until decided; false: refused"),
+    sa.Column("said", sa.Text, comment="the sentence for the person"),
+    sa.Column("asked", JSONB, comment="checks to say again: [[attempt, check_number], ...]"),
+    sa.Column("decided_at", Instant),
+    sa.CheckConstraint("(done is null) = (decided_at is null)", "commands_decided"),
+)
+sa.Index("idx_commands_order", commands.c.tenant_id, commands.c.order_id, commands.c.received_at)
+
 codes = sa.Table(
     "codes",
     metadata,

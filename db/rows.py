@@ -115,12 +115,39 @@ class Step(msgspec.Struct, kw_only=True):
     details: dict[str, Any] = {}
 
 
+class Commanded(msgspec.Struct, kw_only=True):
+    """What a person asked for, and what became of it; columns of ``commands``. ``done`` is None until decided."""
+
+    command_id: str
+    tenant_id: str
+    order_id: str
+    action: str
+    by: str
+    reason: str
+    issued_at: datetime
+    done: bool | None = None
+    said: str | None = None
+    asked: list[tuple[int, int]] | None = None
+    decided_at: datetime | None = None
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """The answer to a command, for the person. ``asked``: (attempt, check_number) of checks that follow from it."""
+
+    command_id: str
+    done: bool
+    said: str
+    asked: list[tuple[int, int]] = []
+
+
 class Change(msgspec.Struct, kw_only=True):
     """What one decision writes, all or nothing, provided that nobody wrote since ``order.rev`` was read.
 
     ``order`` is the new head (its ``rev`` still the one that was read), ``attempts`` those that are new or changed,
     ``steps`` the timeline. ``lease``: (attempt, seconds) sets that attempt's lease end from the database's clock.
     ``only_expired``: the number of a ``sending`` attempt whose lease must be over by the database's clock.
+    ``answer``: to the command that this decides; nothing is written when that command was decided before. Only a
+    change with an answer writes ``deadline_at``.
     """
 
     order: Order
@@ -128,3 +155,4 @@ class Change(msgspec.Struct, kw_only=True):
     steps: list[Step] = []
     lease: tuple[int, float] | None = None
     only_expired: int | None = None
+    answer: Answer | None = None

@@ -13,8 +13,8 @@ from streams.topics import TopicSpec
 
 BINDING = "0.5.0"
 #: What the engine waits for; everything else it only says.
-_RECEIVED = (topics.CREATED, topics.CHECK, topics.RETRY)
-_SENT_BY_OTHERS = (topics.CREATED,)
+_RECEIVED = (topics.CREATED, topics.CHECK, topics.COMMAND, topics.RETRY)
+_SENT_BY_OTHERS = (topics.CREATED, topics.COMMAND)
 #: Words a field holds today. Open sets: a reader must bear a new one.
 _WORDS: dict[tuple[str, str], type[StrEnum]] = {
     ("Referenced", "external_status"): ExternalStatus,

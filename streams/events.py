@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import msgspec
 
 from streams.errors import EventError
+from streams.order import CommandAction
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z", description="1-64 of [A-Za-z0-9._:-]")]
 Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -148,7 +149,32 @@ class Attention(Event, frozen=True, kw_only=True):
         return (self.tenant_id, self.order_id, self.integration_id, self.code, self.discriminator)
 
 
-EVENTS: tuple[type[Event], ...] = (Created, Referenced, Check, StatusChanged, Attention)
+class Command(Event, frozen=True, kw_only=True):
+    """What a person asks for. The same ``command_id`` is carried out once, and keeps its first answer.
+
+    ``issued_at`` is by the database's clock: what was sent after it, the person cannot have known about. ``attempt``
+    0 is the order itself. ``outcome`` goes with ``resolve``, ``integration_id`` with ``send_to``.
+    """
+
+    TYPE: ClassVar[str] = "orderwatch.order.command.v1"
+
+    command_id: Id
+    order_id: Id
+    tenant_id: Id
+    action: CommandAction
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    issued_at: Instant
+    attempt: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    outcome: Literal["accepted", "completed", "failed", "not_sent"] | None = None
+    integration_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    evidence: Text | None = None
+
+    def identity(self) -> tuple[object, ...]:
+        return (self.tenant_id, self.order_id, self.command_id)
+
+
+EVENTS: tuple[type[Event], ...] = (Created, Referenced, Check, StatusChanged, Attention, Command)
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
 _E = TypeVar("_E", bound=Event)

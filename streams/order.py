@@ -96,6 +96,16 @@ class CheckReason(StrEnum):
     CALLBACK = "callback"
 
 
+class CommandAction(StrEnum):
+    """What a person may ask for; the ledger decides whether it is done."""
+
+    CHECK = "check"              # ask the provider now
+    RESOLVE = "resolve"          # say how an attempt ended that nobody else can tell
+    PLACE_AGAIN = "place_again"  # another attempt, where the last one is proven dead
+    SEND_TO = "send_to"          # the same, or what was not sent yet, at a named integration
+    CANCEL = "cancel"            # give up an order of which nothing was bought
+
+
 class StatusReason(StrEnum):
     """What made a status change."""
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from streams.config import Config
-from streams.events import Attention, Check, Created, Event, Referenced, StatusChanged
+from streams.events import Attention, Check, Command, Created, Event, Referenced, StatusChanged
 
 CREATED = "orders.created"
 REFERENCED = "orders.referenced"
 CHECK = "orders.check"
+COMMAND = "orders.command"
 RETRY = "orders.retry."  # a prefix: see Config.tier_name
 STATUS_CHANGED = "orders.status-changed"
 ATTENTION = "orders.attention"
@@ -70,6 +71,10 @@ PROMISES: tuple[Promise, ...] = (
     Promise(
         CHECK, Check, "operators, the sweeper, callbacks, the delay line", "check",
         "harmless: attempt and check_number are compared with the ledger before anything is asked", DAY_S,
+    ),
+    Promise(
+        COMMAND, Command, "operators: the command line, the dashboard", "command",
+        "the same command_id is carried out once; its first answer stays", 7 * DAY_S,
     ),
     Promise(
         STATUS_CHANGED, StatusChanged, "dispatch, check, the sweeper, operators", "projection, downstream services",

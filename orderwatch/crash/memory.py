@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from db.ledger import Due
-from db.rows import Change, Key, Order, OrderState, Step
+from db.rows import Answer, Change, Commanded, Key, Order, OrderState, Step
 from streams.order import AttemptState, ExternalStatus, Status
 
 S = AttemptState
@@ -33,6 +33,7 @@ class MemoryLedger:
         self._states: dict[Key, bytes] = {}
         self._references: dict[str, tuple[Key, int]] = {}
         self.timeline: list[tuple[Key, Step]] = []
+        self.commands: dict[str, Commanded] = {}
         #: Called with (before, after) for every write.
         self.watcher: Callable[[OrderState | None, OrderState], None] = lambda before, after: None
 
@@ -70,9 +71,28 @@ class MemoryLedger:
             if row is None or row.state is not S.SENDING or row.lease_until is None or row.lease_until >= self._now():
                 return None
         kept = {name: getattr(before.order, name) for name in _ORDER_FIXED}
+        if change.answer is not None:
+            command = self.commands.get(change.answer.command_id)
+            if command is None or command.done is not None:
+                return None
+            del kept["deadline_at"]
         head: Order = msgspec.structs.replace(change.order, **kept, rev=change.order.rev + 1)
         stored = self._write(before, head, change)
+        if change.answer is not None:
+            await self.refuse(change.answer)
         return msgspec.structs.replace(stored, order=msgspec.structs.replace(change.order, rev=head.rev))
+
+    async def receive(self, command: Commanded) -> Commanded:
+        """As ``Ledger.receive``."""
+        return self.commands.setdefault(command.command_id, command)
+
+    async def refuse(self, answer: Answer) -> None:
+        """As ``Ledger.refuse``."""
+        command = self.commands[answer.command_id]
+        if command.done is None:
+            self.commands[answer.command_id] = msgspec.structs.replace(
+                command, done=answer.done, said=answer.said, asked=list(answer.asked), decided_at=self._now()
+            )
 
     async def load(self, key: Key) -> OrderState | None:
         """As ``Ledger.load``."""

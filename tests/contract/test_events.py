@@ -13,6 +13,7 @@ SAMPLES = sorted((Path(__file__).parent / "samples").glob("*.json"))
 IDS = {
     "attention": "d773e7923a01df53cc11fcecc0138102",
     "check": "5e8c1682af76b8ecec9c50a5781fce5e",
+    "command": "8a3d4aa70701fe50b7fe296775c9902f",
     "created-plain": "677774d7aa1d19eb816fd3a9dc17c2fb",
     "created": "f3c7be8e2bc98158bf87fabc24101c8c",
     "referenced": "0ac2f6a83b85f1310ac952517abde2fd",

@@ -15,7 +15,7 @@ from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen, StatusAns
 from agents.routes import facts_of
 from db.clock import Clock
 from db.ledger import Ledger
-from db.rows import Change, OrderState
+from db.rows import Answer, Change, Commanded, OrderState
 from db.views import Views
 from orderwatch.crash.memory import MemoryLedger, MemoryViews
 from streams.order import AttemptState, AttentionCode
@@ -137,6 +137,55 @@ async def test_one_decision_may_end_an_attempt_and_start_the_next(sides: Sides) 
     second = msgspec.structs.replace(born, attempt=2, reference="second", created_at=None)
     assert await sides.ledger.apply(Change(order=state.order, attempts=[dead, second])) is not None
     assert [row.state for row in (await loaded(sides)).attempts] == [S.NOT_SENT, S.INTENT]
+
+
+def command(command_id: str = "c", order_id: str = "o") -> Commanded:
+    return Commanded(command_id=command_id, tenant_id="t", order_id=order_id, action="cancel", by="ayse", reason="why",
+                     issued_at=NOW)
+
+
+async def test_a_command_is_received_once_and_decided_once_with_what_follows_from_it(sides: Sides) -> None:
+    state = await opened(sides)
+    later = NOW + timedelta(days=9)
+    answer = Answer(command_id="c", done=True, said="it was done", asked=[(1, 4)])
+    decision = msgspec.structs.replace(touched(state, check_number=5, deadline_at=later), answer=answer)
+    assert await sides.ledger.apply(decision) is None  # nobody received it yet
+
+    received = [await sides.ledger.receive(command()), await sides.ledger.receive(command(order_id="other"))]
+    assert [(one.order_id, one.done) for one in received] == [("o", None)] * 2
+    assert await sides.ledger.apply(decision) is not None
+    order = (await loaded(sides)).order
+    assert (order.rev, order.check_number, order.deadline_at) == (1, 5, later)
+
+    on_top = msgspec.structs.replace(touched(order_state := await loaded(sides), check_number=9), answer=answer)
+    assert await sides.ledger.apply(on_top) is None
+    await sides.ledger.refuse(Answer(command_id="c", done=False, said="no"))
+    kept = await sides.ledger.receive(command())
+    assert (kept.done, kept.said, kept.asked) == (True, "it was done", [(1, 4)])
+    assert kept.decided_at is not None
+    assert await loaded(sides) == order_state
+
+
+async def test_a_decision_on_an_old_revision_leaves_its_command_undecided(sides: Sides) -> None:
+    state = await opened(sides)
+    await sides.ledger.receive(command())
+    assert await sides.ledger.apply(touched(state, check_number=1)) is not None
+    stale = msgspec.structs.replace(touched(state), answer=Answer(command_id="c", done=True, said="done"))
+    assert await sides.ledger.apply(stale) is None
+    assert (await sides.ledger.receive(command())).done is None
+
+
+async def test_a_refusal_without_an_order_is_an_answer(sides: Sides) -> None:
+    await sides.ledger.receive(command())
+    await sides.ledger.refuse(Answer(command_id="c", done=False, said="never accepted"))
+    kept = await sides.ledger.receive(command())
+    assert (kept.done, kept.said) == (False, "never accepted")
+
+
+async def test_only_a_command_moves_a_deadline(sides: Sides) -> None:
+    state = await opened(sides)
+    assert await sides.ledger.apply(touched(state, deadline_at=NOW + timedelta(days=9))) is not None
+    assert (await loaded(sides)).order.deadline_at == state.order.deadline_at
 
 
 async def test_a_reference_is_never_used_for_two_attempts(sides: Sides) -> None:

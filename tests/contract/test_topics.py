@@ -66,8 +66,8 @@ def test_every_topic_of_the_contract_and_one_per_tier_exists_after_apply(config:
              for name in AdminClient(client_settings(config.kafka)).list_topics(timeout=5).topics
              if name.startswith(config.kafka.topic_prefix)}
     assert names == {
-        "orders.created", "orders.referenced", "orders.check", "orders.status-changed", "orders.attention",
-        "orders.dead-letter", *(config.tier_name(delay) for delay in config.tiers()),
+        "orders.created", "orders.referenced", "orders.check", "orders.command", "orders.status-changed",
+        "orders.attention",        "orders.dead-letter", *(config.tier_name(delay) for delay in config.tiers()),
     }
     assert all(difference.applied and difference.what == "topic" for difference in said)
     assert len(said) == len(names)
