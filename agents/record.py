@@ -59,12 +59,13 @@ async def dead_letter(deps: Deps, views: Views, delivery: Delivery) -> None:
     topic = headers.get("dlq.topic", delivery.topic)
     partition, offset = _number(headers, "dlq.partition"), _number(headers, "dlq.offset")
     agent, reason, at = headers.get("dlq.agent", "unknown"), headers.get("dlq.reason", "unknown"), _at(headers)
+    spoken = _spoken(delivery.value)
     await views.dead_letter(
         topic=topic, partition=partition, offset=offset, agent=agent, reason=reason,
         error=headers.get("dlq.error", ""), key=delivery.key, value=delivery.value,
         headers={name: value for name, value in headers.items() if not name.startswith("dlq.")}, at=at,
+        tenant_id=spoken.tenant_id,
     )  # fmt: skip
-    spoken = _spoken(delivery.value)
     told = Attention(
         code=AttentionCode.DEAD_LETTER.value,
         message=f"{topic} [{partition}] offset {offset}: {reason}; see `orderwatch dlq list`",

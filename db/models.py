@@ -59,6 +59,21 @@ sa.Index(
 )
 sa.Index("idx_ledger_orders_open", ledger_orders.c.accepted_at, postgresql_where=ledger_orders.c.finished_at.is_(None))
 sa.Index("idx_ledger_orders_last_event", ledger_orders.c.last_event_at)
+sa.Index(
+    "idx_ledger_orders_finished",
+    ledger_orders.c.finished_at,
+    postgresql_include=["external_status", "tenant_id"],
+    postgresql_where=ledger_orders.c.finished_at.is_not(None),
+)
+sa.Index(
+    "idx_ledger_orders_waiting", ledger_orders.c.waiting, ledger_orders.c.tenant_id,
+    postgresql_where=ledger_orders.c.waiting.is_not(None),
+)
+# What is rare among the settled, and what worries: found without reading the orders that went well.
+sa.Index(
+    "idx_ledger_orders_trouble", ledger_orders.c.external_status, ledger_orders.c.accepted_at.desc(),
+    postgresql_where=sa.text("external_status in ('expired', 'failed', 'unknown')"),
+)
 
 attempts = sa.Table(
     "attempts",
@@ -144,6 +159,10 @@ orders = sa.Table(
 )
 sa.Index("idx_orders_provider_referans", orders.c.provider_referans)
 sa.Index("idx_orders_created", orders.c.created_at.desc(), orders.c.tenant_id, orders.c.order_id)
+sa.Index("idx_orders_tenant_created", orders.c.tenant_id, orders.c.created_at.desc(), orders.c.order_id)
+sa.Index("idx_orders_integration", orders.c.integration_id, orders.c.created_at.desc())
+sa.Index("idx_orders_number", orders.c.order_id)
+sa.Index("idx_orders_player", orders.c.user_identifier, orders.c.created_at.desc())
 
 order_events = sa.Table(
     "order_events",
@@ -192,7 +211,13 @@ dead_letters = sa.Table(
     sa.Column("at", Instant, nullable=False),
     sa.Column("replayed_at", Instant),
     sa.Column("replayed_by", sa.Text),
+    sa.Column("tenant_id", sa.Text, comment="that the event spoke of, where that could be read"),
     sa.UniqueConstraint("topic", "partition", "offset", "agent", name="dead_letters_once"),
+)
+
+sa.Index(
+    "idx_dead_letters_open", dead_letters.c.reason, dead_letters.c.id,
+    postgresql_where=dead_letters.c.replayed_at.is_(None),
 )
 
 # What people asked for: received, then decided in the same transaction as what follows from it.

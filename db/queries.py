@@ -19,6 +19,9 @@ from streams.order import AttemptState
 
 Row = Mapping[str, Any]
 
+#: Of one player, at most so many orders are searched, newest first.
+PLAYER_ORDERS = 200
+
 #: Columns that ``Order`` and ``Attempt`` have a place for.
 _ORDER = [m.ledger_orders.c[name] for name in Order.__struct_fields__]
 _ATTEMPT = [m.attempts.c[name] for name in Attempt.__struct_fields__]
@@ -47,7 +50,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which orders to list; None leaves a condition out. ``waiting`` is an attention code, or ``any``."""
+    """Which orders to list; None leaves a condition out, what the ledger says decides.
+
+    ``waiting`` is an attention code, or ``any``; ``open`` leaves out what is settled. ``number`` is an order id, the
+    reference of an attempt, the provider's own id or a player id, whole.
+    """
 
     tenant_id: str | None = None
     status: str | None = None
@@ -55,15 +62,30 @@ class OrderFilter:
     integration_id: str | None = None
     older_than_s: float | None = None
     waiting: str | None = None
+    open: bool = False
+    number: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page of orders ended; the next page starts behind it."""
+    """Where a page of orders ended; the next page starts behind it. Its text survives a command line and a URL."""
 
     created_at: datetime
     tenant_id: str
     order_id: str
+
+    def __str__(self) -> str:
+        return f"{self.created_at.isoformat()}/{self.tenant_id}/{self.order_id}"
+
+    @classmethod
+    def read(cls, text: str) -> "Place":
+        """The place that ``str`` wrote; raises ``ValueError`` for every other text."""
+        at, _, rest = text.partition("/")
+        tenant_id, _, order_id = rest.partition("/")
+        created_at = datetime.fromisoformat(at)
+        if created_at.tzinfo is None or not tenant_id or not order_id or "\x00" in text:
+            raise ValueError("a place is an instant with its zone, a tenant and an order")
+        return cls(created_at, tenant_id, order_id)
 
 
 def snapshot(engine: sa.Engine, tenant_id: str, order_id: str, steps: int = 200) -> Snapshot:
@@ -102,11 +124,13 @@ def orders(
     Keyset pagination: a page costs the same wherever it starts, and orders that arrive meanwhile shift nothing.
     """
     o, ledger = m.orders, m.ledger_orders
+    shown = [column for column in o.c if column.name not in ("status", "external_status")]
     query = (
-        sa.select(o, ledger.c.waiting, ledger.c.waiting_since, ledger.c.version.label("ledger_version"))
-        .select_from(
-            o.outerjoin(ledger, (ledger.c.tenant_id == o.c.tenant_id) & (ledger.c.order_id == o.c.order_id))
+        sa.select(
+            *shown, ledger.c.status, ledger.c.external_status, ledger.c.waiting, ledger.c.waiting_since,
+            ledger.c.version.label("ledger_version"),
         )
+        .select_from(o.join(ledger, (ledger.c.tenant_id == o.c.tenant_id) & (ledger.c.order_id == o.c.order_id)))
         .where(*_conditions(wanted))
         .order_by(o.c.created_at.desc(), o.c.tenant_id, o.c.order_id)
         .limit(limit + 1)
@@ -132,9 +156,9 @@ def _conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.tenant_id is not None:
         made.append(o.tenant_id == wanted.tenant_id)
     if wanted.status is not None:
-        made.append(o.status == wanted.status)
+        made.append(ledger.status == wanted.status)
     if wanted.external_status is not None:
-        made.append(o.external_status == wanted.external_status)
+        made.append(ledger.external_status == wanted.external_status)
     if wanted.integration_id is not None:
         made.append(o.integration_id == wanted.integration_id)
     if wanted.older_than_s is not None:
@@ -143,19 +167,30 @@ def _conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
         made.append(ledger.waiting.is_not(None))
     elif wanted.waiting is not None:
         made.append(ledger.waiting == wanted.waiting)
+    if wanted.open:
+        made.append(ledger.finished_at.is_(None))
+    if wanted.number is not None:
+        made.append(sa.tuple_(o.tenant_id, o.order_id).in_(sa.select(_known_under(wanted.number).subquery())))
     return made
 
 
 def find(engine: sa.Engine, number: str, limit: int = 20) -> list[Key]:
-    """Orders known under this number: our order id, the reference of any attempt, or the provider's own id."""
-    a, ledger = m.attempts.c, m.ledger_orders.c
-    query = (
-        sa.select(ledger.tenant_id, ledger.order_id).where(ledger.order_id == number)
-        .union(sa.select(a.tenant_id, a.order_id).where((a.reference == number) | (a.external_order_id == number)))
-        .limit(limit)
-    )
+    """Orders known under this number: our order id, an attempt's reference, the provider's own id, or a player id."""
     with answering(), engine.connect() as connection:
-        return [(row.tenant_id, row.order_id) for row in connection.execute(query)]
+        return [(row.tenant_id, row.order_id) for row in connection.execute(_known_under(number).limit(limit))]
+
+
+def _known_under(number: str) -> sa.CompoundSelect[Any]:
+    """One index look-up per kind of number; of a player the newest orders only."""
+    a, o = m.attempts.c, m.orders.c
+    number = number.replace("\x00", "\ufffd")  # which PostgreSQL cannot compare with
+    played = sa.select(o.tenant_id, o.order_id).where(o.user_identifier == number).order_by(o.created_at.desc())
+    return sa.union(
+        sa.select(o.tenant_id, o.order_id).where(o.order_id == number),
+        sa.select(a.tenant_id, a.order_id).where(a.reference == number),
+        sa.select(a.tenant_id, a.order_id).where(a.external_order_id == number),
+        sa.select(played.limit(PLAYER_ORDERS).subquery()),
+    )
 
 
 def attention(engine: sa.Engine, *, tenant_id: str | None = None, everything: bool = False, limit: int = 100

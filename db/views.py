@@ -64,10 +64,11 @@ select id, tenant_id, order_id, integration_id, code, message, since from json_t
 on conflict do nothing"""
 
 _DEAD_LETTER = """
-insert into dead_letters (topic, partition, "offset", agent, reason, error, key, value, headers, at)
-select topic, partition, "offset", agent, reason, error, decode(key, 'hex'), decode(value, 'hex'), headers, at
+insert into dead_letters (topic, partition, "offset", agent, reason, error, key, value, headers, at, tenant_id)
+select topic, partition, "offset", agent, reason, error, decode(key, 'hex'), decode(value, 'hex'), headers, at,
+    tenant_id
 from json_to_recordset(%s::json) as x(topic text, partition int, "offset" bigint, agent text, reason text, error text,
-    key text, value text, headers jsonb, at timestamptz)
+    key text, value text, headers jsonb, at timestamptz, tenant_id text)
 on conflict do nothing"""
 
 
@@ -99,13 +100,14 @@ class Views:
 
     async def dead_letter(
         self, *, topic: str, partition: int, offset: int, agent: str, reason: str, error: str, key: bytes | None,
-        value: bytes | None, headers: dict[str, str], at: datetime,
+        value: bytes | None, headers: dict[str, str], at: datetime, tenant_id: str | None = None,
     ) -> None:  # fmt: skip
-        """An event was set aside; once per place it came from."""
+        """An event was set aside; once per place it came from. ``tenant_id``: whose it is, where that was readable."""
         await self._dead_letter({
             "topic": topic, "partition": partition, "offset": offset, "agent": agent, "reason": reason,
             "error": error, "key": key.hex() if key is not None else None,
             "value": value.hex() if value is not None else None, "headers": headers, "at": at,
+            "tenant_id": tenant_id,
         })  # fmt: skip
 
     def _run(self, statement: str, rows: Sequence[_Row]) -> list[None]:

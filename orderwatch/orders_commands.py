@@ -1,6 +1,5 @@
 """``orderwatch orders``: many orders."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,7 +52,7 @@ def list_(
     with database(configured(config)) as engine:
         rows, end = queries.orders(engine, wanted, after=start, limit=limit)
         now = queries.database_now(engine)
-    behind = None if end is None else f"{end.created_at.isoformat()}/{end.tenant_id}/{end.order_id}"
+    behind = None if end is None else str(end)
     if as_json:
         say_json({"orders": [without_personal(row) for row in rows], "next": behind})
         return
@@ -84,12 +83,7 @@ def _seconds(text: str) -> float:
 def _place(text: str) -> "Place":
     from db.queries import Place
 
-    at, _, rest = text.partition("/")
-    tenant, _, order = rest.partition("/")
     try:
-        created = datetime.fromisoformat(at)
+        return Place.read(text)
     except ValueError:
-        created = None
-    if created is None or created.tzinfo is None or not tenant or not order:
         fail(f"--after is {text}; expected what the page before printed after `more: --after`", 2)
-    return Place(created, tenant, order)
