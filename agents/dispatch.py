@@ -132,8 +132,7 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
             if mine is None or mine.lease_token != token:
                 return leased  # somebody else was faster; the answer is theirs
             with sending_until(not_after):
-                answer = await lane.provider.place(mine.reference, mine.wire)
-            lane.observe(answer)
+                answer = await lane.place(mine.reference, mine.wire)
     except Busy as busy:
         return await put_off(deps, state, number, busy.why, after_s=busy.after_s)
     log.info("placed", order=state.order.order_id, attempt=number, integration=row.integration_id,

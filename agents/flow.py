@@ -247,12 +247,21 @@ async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
     parts.share(owned, settings.kafka.partitions)
 
 
+def _activity() -> dict[str, Any]:
+    assigned: dict[str, list[int]] = {}
+    for tp in sorted(app.consumer.assignment()):
+        if not tp.topic.endswith("-changelog"):
+            assigned.setdefault(tp.topic.removeprefix(_prefix), []).append(tp.partition)
+    return {"in_flight": {name: pool.in_flight for name, pool in _pools.items()}, "assigned": assigned}
+
+
 async def _drain() -> None:
     for name, pool in _pools.items():
         if left := await pool.drain(settings.worker.drain):
             log.warning("stopped with work in flight", agent=name, events=left)
 
 
+parts.activity = _activity
 app.opening = parts.open
 app.draining = _drain
 app.closing = parts.close

@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,8 @@ _QUEUE_S = 2.0
 _SLOW_START_STEPS = 10
 #: Weight of the newest call in the running mean of call times.
 _SMOOTHING = 0.1
+#: Calls whose times are remembered for the percentiles.
+_REMEMBERED = 200
 
 
 class Busy(Exception):
@@ -76,6 +78,9 @@ class Lane:
         self._trial = False
         self._refusals: deque[tuple[float, bool]] = deque()
         self.last_error = ""
+        self.last_error_at: datetime | None = None
+        self._share = 1.0
+        self._recent_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._dispatch = _Budget(limits.rate, limits.concurrency, limits.queue)
         self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue, batch)
         self._batch = batch
@@ -89,6 +94,7 @@ class Lane:
 
     def set_share(self, share: float) -> None:
         """This worker owns ``share`` of the partitions, so it may use that part of the rate."""
+        self._share = share
         self._dispatch.set_share(share)
         self._checks.set_share(share)
 
@@ -96,6 +102,26 @@ class Lane:
         """Of the events in flight of one agent, so many may be this lane's: a slow lane leaves room for the others."""
         self._dispatch.most = most
         self._checks.most = most
+
+    def view(self) -> dict[str, object]:
+        """What people ask about a lane: rates per second of this worker's share, times in seconds, no secret."""
+        times = sorted(self._recent_s)
+        return {
+            "state": self.state, "share": self._share, "rate": round(self.limits.rate * self._share * self._scale(), 4),
+            "check_rate": round((self.limits.check_rate or self.limits.rate) * self._share * self._scale(), 4),
+            "concurrency": self.limits.concurrency, "in_flight": self._dispatch.in_flight + self._checks.in_flight,
+            "waiting": self._dispatch.waiting + self._waiting_checks, "calls": len(times),
+            "p50_s": _percentile(times, 0.5), "p95_s": _percentile(times, 0.95), "last_error": self.last_error[:300],
+            "last_error_at": self.last_error_at, "reopens_in_s": max(self._reopens_in_s(), 0.0),
+        }  # fmt: skip
+
+    async def place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
+        """One placement, seen by the breaker; within ``slot``."""
+        began = time.monotonic()
+        answer = await self.provider.place(reference, wire)
+        self._recent_s.append(time.monotonic() - began)
+        self.observe(answer)
+        return answer
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -156,6 +182,7 @@ class Lane:
 
     async def _ask_together(self, batch: Sequence[tuple[Ask, "asyncio.Future[StatusAnswer]"]], look_up: bool) -> None:
         asks = [ask for ask, _ in batch]
+        began = time.monotonic()
         try:
             answers = await (self.provider.look_up(asks) if look_up else self.provider.check(asks))
             if len(answers) != len(asks):
@@ -167,6 +194,7 @@ class Lane:
             if not isinstance(error, Exception):
                 raise
             return
+        self._recent_s.append(time.monotonic() - began)
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
@@ -182,7 +210,7 @@ class Lane:
 
     def _count(self, good: bool, *, tripped: bool, error: str) -> None:
         if not good or tripped:
-            self.last_error = error
+            self.last_error, self.last_error_at = error, datetime.now(UTC)
         before = self._breaker.current_state
         if tripped:
             self._breaker.open()
@@ -270,7 +298,8 @@ class _Budget:
         self._scale = 1.0
         self._slots = asyncio.Semaphore(concurrency)
         self._queue = queue
-        self._waiting = 0
+        self.waiting = 0
+        self.in_flight = 0
         self._concurrency = concurrency
         self._batch = batch
         self._call_s = 0.0
@@ -310,9 +339,9 @@ class _Budget:
         if scale != self._scale:
             self._scale = scale
             self._limiter = self._new_limiter()
-        if not wait and self._waiting >= self.room:
+        if not wait and self.waiting >= self.room:
             raise Busy("too many requests are waiting for this integration", self.reserve())
-        self._waiting += 1
+        self.waiting += 1
         try:
             await self._slots.acquire()
             try:
@@ -321,14 +350,20 @@ class _Budget:
                 self._slots.release()
                 raise
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         began = time.monotonic()
+        self.in_flight += 1
         try:
             yield
         finally:
+            self.in_flight -= 1
             self._slots.release()
             self._call_s += _SMOOTHING * (time.monotonic() - began - self._call_s)
 
 
 def _aware(at: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _percentile(ordered: Sequence[float], part: float) -> float | None:
+    return round(ordered[min(int(len(ordered) * part), len(ordered) - 1)], 4) if ordered else None

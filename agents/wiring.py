@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +12,7 @@ import structlog
 
 from agents import config_check
 from agents.guard import Delivery, Guard, dead_letter, where
+from agents.heartbeat import Heartbeat
 from agents.lanes import Down, Lane
 from agents.providers import registry
 from agents.providers.base import Setup
@@ -60,7 +61,10 @@ class Parts:
         self._https: dict[str, HttpClient] = {}
         self._share = 1.0
         self._delay: DelayLine | None = None
+        self._heart: Heartbeat | None = None
         self._revision = ""
+        #: What the agents add to what this worker tells of itself.
+        self.activity: Callable[[], Mapping[str, Any]] = dict
 
     async def connect(self) -> Deps:
         """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
@@ -85,8 +89,10 @@ class Parts:
         """``connect``, then start the delay line and the timers."""
         deps = await self.connect()
         leader = Leader(self._engine, self._executor)
+        self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity())
         self._tasks = [
             asyncio.create_task(sweep_forever(deps, leader), name="sweep"),
+            asyncio.create_task(self._heart.forever(), name="heartbeat"),
             asyncio.create_task(self._watch(), name="watch"),
         ]
         for task in self._tasks:
@@ -109,6 +115,8 @@ class Parts:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._heart is not None:
+            await self._heart.goodbye()
         if self._delay is not None:
             await asyncio.to_thread(self._delay.stop)
         for http in self._https.values():

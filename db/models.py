@@ -310,6 +310,14 @@ service_state = sa.Table(
     sa.Column("at", Instant, nullable=False, server_default=_now),
 )
 
+worker_state = sa.Table(
+    "worker_state",
+    metadata,
+    sa.Column("worker", sa.Text, primary_key=True, comment="host:pid"),
+    sa.Column("at", Instant, nullable=False, comment="last sign of life, by the database's clock"),
+    sa.Column("doc", JSONB, nullable=False, comment="what it is doing, see db/workers.py; no secret"),
+)
+
 audit = sa.Table(
     "audit",
     metadata,

@@ -5,14 +5,14 @@ A check that cannot be made because another part is away is not made: the part t
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from db import queries, schema
+from db import queries, schema, workers
 from orderwatch.adapters import adapters
 from orderwatch.config_commands import loaded_with_checks
 from orderwatch.session import database, with_parts, with_stored_catalog
@@ -131,6 +131,7 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         yield Finding("migrations", "fail", found, "run `orderwatch db upgrade`")
         return
     yield Finding("migrations", "ok", f"{at}, the schema of this release")
+    yield from _workers(workers.workers(engine))
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))
     try:
         followed = with_stored_catalog(config, engine)
@@ -138,6 +139,25 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         yield Finding("stored configuration", "fail", str(error).splitlines()[0], "correct it with `config import`")
         followed = config
     yield from asyncio.run(_providers(followed, engine))
+
+
+def _workers(found: Sequence[workers.Worker]) -> Iterator[Finding]:
+    alive = [worker for worker in found if worker.alive]
+    for worker in found:
+        if not worker.alive:
+            yield Finding("workers", "warn", f"{worker.worker} has been silent for {duration(worker.silent_s)}",
+                          "it was killed or is cut off: see its log; start another one if work waits")
+        for what in worker.doc.stuck if worker.alive else ():
+            yield Finding("workers", "fail", f"{worker.worker}: {what}", "it restarts by itself; its log has the tasks")
+    if alive:
+        yield Finding("workers", "ok", f"{count(len(alive), 'worker')} at work")
+    else:
+        yield Finding("workers", "fail", "none is running", "start `orderwatch worker`")
+    for name, lane in workers.merged(worker.doc.lanes for worker in alive).items():
+        if lane.state != "closed":
+            again = f", tried again in {duration(lane.reopens_in_s)}" if lane.reopens_in_s else ""
+            yield Finding(f"lane {name}", "warn", f"sends nothing{again}: {lane.last_error or 'no usable answers'}",
+                          "look at the provider; its orders wait, the others go on")
 
 
 def _skew(ahead_s: float) -> Finding:

@@ -254,8 +254,9 @@ def test_the_doctor_names_what_is_wrong_and_what_helps(command: CommandLine, eng
     assert status == 1
     assert {name: item["verdict"] for name, item in found.items()} == {
         "configuration": "ok", "secrets": "ok", "broker": "ok", "topics": "ok", "consumer lag": "ok", "database": "ok",
-        "clock skew": "ok", "migrations": "ok", "overdue checks": "fail", "sweeper": "fail", "projection": "ok",
-        "unknown outcomes": "warn", "attention": "warn", "dead letters": "warn", "provider znet-main": "fail",
+        "clock skew": "ok", "migrations": "ok", "workers": "fail", "overdue checks": "fail",
+        "sweeper": "fail", "projection": "ok", "unknown outcomes": "warn", "attention": "warn", "dead letters": "warn",
+        "provider znet-main": "fail",
     }
     for item in found.values():
         assert bool(item["remedy"]) == (item["verdict"] != "ok"), item

@@ -34,9 +34,7 @@ def lane(*placements: Placed | PlacedAnswer, answers: Sequence[Seen] = (Seen.PEN
 
 async def send(one: Lane) -> PlacedAnswer:
     async with one.slot():
-        answer = await one.provider.place("r", {})
-        one.observe(answer)
-    return answer
+        return await one.place("r", {})
 
 
 async def ask(one: Lane, reference: str = "r", *, look_up: bool = False) -> StatusAnswer:
@@ -365,3 +363,36 @@ async def test_a_lane_that_closes_sends_the_waiting_questions_away() -> None:
     provider.gate.set()
     results = await asyncio.gather(*asks, return_exceptions=True)
     assert sum(isinstance(result, Busy) for result in results) == 1 and len(provider.asked) == 3
+
+
+# -- what it shows --------------------------------------------------------------------------------------------------
+
+
+async def test_a_lane_shows_what_people_ask_about_it() -> None:
+    one, _ = lane(Placed.ACCEPTED, Placed.AMBIGUOUS)
+    one.set_share(0.5)
+    await send(one)
+    await send(one)
+    await ask(one)
+    view = one.view()
+    assert (view["state"], view["share"], view["rate"], view["concurrency"]) == ("closed", 0.5, 5_000, 4)
+    assert (view["in_flight"], view["waiting"], view["calls"]) == (0, 0, 3)
+    assert isinstance(view["p50_s"], float) and view["p50_s"] <= view["p95_s"] < 1  # type: ignore[operator]
+    assert view["last_error_at"] is not None and view["reopens_in_s"] == 0
+
+
+async def test_a_lane_shows_calls_under_way_and_calls_that_wait() -> None:
+    one, _ = lane(limits=LimitsConfig(rate=10_000, concurrency=1))
+    async with one.slot():
+        waiting = asyncio.create_task(send(one))
+        await eventually(lambda: one.view()["waiting"] == 1)
+        assert one.view()["in_flight"] == 1
+    await waiting
+    assert (one.view()["in_flight"], one.view()["waiting"]) == (0, 0)
+
+
+async def test_a_closed_lane_shows_why_and_until_when() -> None:
+    one, _ = lane(Placed.NOT_SENT)
+    for _ in range(3):
+        await send(one)
+    assert one.view()["state"] == "open" and 0 < one.view()["reopens_in_s"] <= 30  # type: ignore[operator]

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.record": ("agents", "streams", *STORE),
     "agents.operator": ("agents", "streams", *STORE),
     "agents.config_check": ("agents.providers", "streams.config"),
+    "agents.heartbeat": ("agents.work", "db.workers", *WORDS),
     "agents.wiring": ("agents", "streams", "db"),  # the one that sees every room
     "agents.flow": ("agents", "streams"),
     "agents": (),
@@ -57,7 +58,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mode": ("streams.app",),
     "aiohttp": ("agents.providers.http", "simulator"),
     "psycopg2": ("db", "orderwatch.embedded"),
-    "sqlalchemy": ("db", "streams.outbox", "orderwatch"),
+    "sqlalchemy": ("db", "streams.outbox", "orderwatch", "agents.heartbeat"),
     "alembic": ("db",),
     "pybreaker": ("agents.lanes",),
     "aiolimiter": ("agents.lanes",),

@@ -1,0 +1,83 @@
+"""A worker says every few seconds what it is doing: for the dashboard, ``orderwatch doctor``, and the metrics."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from agents.work import Deps
+from db import workers
+from streams.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.25
+
+
+class Heartbeat:
+    """``activity`` adds what only the agents know: ``in_flight`` per agent and ``assigned`` partitions."""
+
+    def __init__(self, deps: Deps, engine: sa.Engine, executor: ThreadPoolExecutor,
+                 activity: Callable[[], Mapping[str, Any]]) -> None:  # fmt: skip
+        self._deps = deps
+        self._engine = engine
+        self._executor = executor
+        self._activity = activity
+        self._started_at = datetime.now(UTC)
+        self._release = release()
+        self._delay_s = 0.0
+        self._silent = False
+
+    async def forever(self) -> None:
+        """Measure the event loop all the time, speak every ``workers.BEAT_S``; a store that is away is no reason to
+        end."""
+        said_at = float("-inf")
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            self._delay_s = max(self._delay_s, now - began - _TICK_S)
+            if now - said_at >= workers.BEAT_S:
+                said_at = now
+                doc, self._delay_s = self.doc(), 0.0
+                await self._say(doc)
+
+    def doc(self) -> dict[str, Any]:
+        """See ``db.workers.Doc``."""
+        return {
+            "release": self._release, "started_at": self._started_at,
+            "lanes": {name: lane.view() for name, lane in self._deps.lanes.items()},
+            "loop_delay_s": round(self._delay_s, 4), **self._activity(),
+        }  # fmt: skip
+
+    async def _say(self, doc: Mapping[str, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, workers.note, self._engine, self._deps.name, doc)
+            self._silent = False
+        except StoreUnavailable as error:
+            if not self._silent:
+                log.warning("heartbeat held", error=str(error))
+            self._silent = True
+
+    async def goodbye(self) -> None:
+        """An orderly stop is no death."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, workers.forget, self._engine, self._deps.name)
+        except StoreUnavailable as error:
+            log.warning("worker state left behind", error=str(error))
+
+
+def release() -> str:
+    """The version of this installation."""
+    try:
+        return version("orderwatch")
+    except PackageNotFoundError:
+        return "unknown"
