@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check kafka chaos fuzz lock clean help
+.PHONY: demo test check kafka chaos fuzz bench lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -33,6 +33,9 @@ chaos: $(READY)  ## orders flow while a seeded schedule breaks everything, then 
 fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="--inputs 50000 --seed 7")
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(INSTALL) --quiet --only-binary :all: 'atheris>=3.0' 2>/dev/null || true
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+bench: $(READY)  ## what an order costs on this machine, on Apache Kafka (ARGS="throughput --orders 5000")
+	@$(BIN)/orderwatch bench $(ARGS)
 
 lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \

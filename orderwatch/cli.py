@@ -12,6 +12,7 @@ import typer
 
 from orderwatch import (
     attention_commands,
+    bench_commands,
     codes_commands,
     config_commands,
     db_commands,
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich doubles the time that --help takes
     add_completion=False,
 )
-for commands in (run_commands, produce_commands, tail_commands, doctor_commands, integration_commands):
+for commands in (run_commands, produce_commands, tail_commands, doctor_commands, integration_commands, bench_commands):
     commands.register(app)
 app.add_typer(topics_commands.app, name="topics")
 app.add_typer(db_commands.app, name="db")

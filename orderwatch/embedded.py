@@ -133,6 +133,11 @@ class Postgres:
     def url(self) -> str:
         return self.url_of("postgres")
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server; its sessions are children of it. 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
     def url_of(self, database: str) -> str:
         """URL of another database of this server."""
         return f"postgresql+psycopg2://postgres:{self._password}@{HOST}:{self.port}/{database}"

@@ -135,7 +135,8 @@ class _Asked:
 
 def _start(environ: Mapping[str, str], number: int, port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info", "--web-port", str(port)]
-    # Each process needs a data directory of its own.
+    # Each process needs a data directory of its own; Faust makes the last part of the path only.
+    ROOM.mkdir(exist_ok=True)
     own = {"ORDERWATCH_DATADIR": str(ROOM / f"faust-{number}"), "ORDERWATCH_WORKER_PORT": str(port)}
     return subprocess.Popen(  # noqa: S603 - the command is ours
         command, env={**environ, **own}, start_new_session=True, preexec_fn=_die_with_us(),

@@ -57,7 +57,7 @@ class TestMakefile:
         assert "needs Python 3.11 or newer" in done.stderr and "Python 3.9.1" in done.stderr
         assert not (tmp_path / ".venv").exists()
 
-    @pytest.mark.parametrize("target", ["demo", "test", "check", "kafka", "chaos", "lock", "clean"])
+    @pytest.mark.parametrize("target", ["demo", "test", "check", "kafka", "chaos", "bench", "lock", "clean"])
     def test_every_target_is_explained_by_help(self, target: str) -> None:
         shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert re.search(rf"make {target} +\S", shown)

@@ -1,0 +1,100 @@
+"""Orders as fast as the shop can place them, or at a fixed rate; what they cost and how long they take."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench import evidence as ev
+from bench.contenders import Contender, lag, placing
+from bench.numbers import spread
+from bench.options import Options
+from bench.processes import Cost, Meter
+from bench.report import Result, megabytes, per_thousand
+from bench.stage import Scene, Stage
+from orderwatch.embedded import PartError
+
+Progress = Callable[[str, int, int], None]
+
+WARM_UP = "w"
+MEASURED = "m"
+_LOOK_S = 0.25
+
+
+def run(stage: Stage, contender: Contender, options: Options, progress: Progress) -> Result:
+    """One measured run on fresh topics, database and simulator, after a warm-up that does not count."""
+    with stage.scene(options) as scene:
+        contender.start(scene)
+        warm(contender, scene, progress)
+        return measured(contender, scene, progress)
+
+
+def warm(contender: Contender, scene: Scene, progress: Progress) -> None:
+    """Some orders to their end; then the simulator forgets them."""
+    with placing(contender, scene, WARM_UP, scene.options.warm_up, 0.0) as shop:
+        shop.result()
+        until_ended(contender, scene, WARM_UP, scene.options.warm_up, progress)
+    scene.control("POST", "/reset")
+
+
+def measured(contender: Contender, scene: Scene, progress: Progress) -> Result:
+    """The load of the scene's options, measured from the first order to the last commit."""
+    options = scene.options
+    records, transactions = contender.records(scene), ev.transactions(scene)
+    meter = Meter(scene.roots())
+    meter.start()
+    began = time.time()
+    with placing(contender, scene, MEASURED, options.orders, options.rate) as shop:
+        until_ended(contender, scene, MEASURED, options.orders, progress)
+        costs = meter.stop()
+        said = shop.result()
+    costs["shop"] = Cost(said["cpu_s"], 0)
+    transactions = ev.transactions(scene) - transactions
+    records = contender.records(scene) - records
+    return _result(contender, scene, costs, began, records / options.orders, transactions / options.orders)
+
+
+def until_ended(contender: Contender, scene: Scene, prefix: str, orders: int, progress: Progress) -> None:
+    """Returns when every order has ended and nothing is left to do. Raises ``PartError`` after the time limit."""
+    give_up_at = time.monotonic() + scene.options.limit_s
+    while True:
+        bought = int(scene.control("GET", "/health")["executed"])
+        progress(contender.name, bought, orders)
+        if bought >= orders and contender.ended(scene, prefix) >= orders and contender.settled(scene):
+            return
+        scene.refuse_dead()
+        if time.monotonic() > give_up_at:
+            ended = contender.ended(scene, prefix)
+            raise PartError(f"{contender.name}: {ended} of {orders} orders had ended after {scene.options.limit_s:g} s;"
+                            f" the end of its log:\n{scene.log_tail('worker')}")  # fmt: skip
+        time.sleep(_LOOK_S)
+
+
+def _result(
+    contender: Contender, scene: Scene, costs: dict[str, Cost], began: float, records: float, transactions: float
+) -> Result:
+    options = scene.options
+    evidence = contender.evidence(scene, MEASURED)
+    requests = ev.heard(scene.control("GET", "/requests"))
+    late = ev.late(evidence, requests, options.check_after_s, options.latency_ms / 1000)
+    first = min(evidence.appended.values(), default=began)
+    ended = max(evidence.ended.values(), default=first)
+    placed = max(requests.placed.values(), default=first)
+    late_ms = spread(value * 1000 for value in late)
+    checks = requests.calls["check"]
+    return Result(
+        contender=contender.name, options=options, wall_s=ended - first,
+        placed_rate=options.orders / max(placed - first, 0.001), ended_rate=options.orders / max(ended - first, 0.001),
+        cpu=per_thousand(costs, options.orders), memory=megabytes(costs),
+        wait_ms=spread(value * 1000 for value in ev.waits(evidence, requests)), late_ms=late_ms,
+        early=sum(value < 0 for value in late),
+        per_order={"SQL transactions": transactions, "Kafka records": records,
+                   "HTTP calls": sum(requests.calls.values()) / options.orders},
+        lag=lag(scene) if contender.name == "orderwatch" else 0,
+        differences=contender.differences(scene, MEASURED, evidence),
+        notes={"questions per check call": requests.questions / checks} if checks else {},
+    )  # fmt: skip
+
+
+def fixed(options: Options, rate: float) -> Options:
+    """The same load at a fixed arrival rate."""
+    return replace(options, rate=rate)
