@@ -1,6 +1,15 @@
 """Instants, lengths of time and counts, as people read them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+
+#: Says an English pattern with its ``{names}`` filled, in the language of whoever made it.
+Say = Callable[..., str]
+
+
+def english(pattern: str, **values: object) -> str:
+    """The pattern itself, filled."""
+    return pattern.format(**values)
 
 
 def count(number: int, noun: str) -> str:
@@ -18,9 +27,9 @@ def distance(at: datetime, now: datetime) -> str:
     return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, say: Say = english) -> str:
     """A length of time in its largest sensible unit."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+    for pattern, size in (("{n} d", 86400), ("{n} h", 3600), ("{n} min", 60)):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return say(pattern, n=f"{seconds / size:.0f}")
+    return say("{n} s", n=f"{seconds:.0f}")

@@ -143,7 +143,7 @@ TABLE = {
         "deadline has passed", "order check demo o-1", OPERATOR, None),
     "completed": (
         state(finished(ExternalStatus.COMPLETED, Status.APPROVED), attempt(S.COMPLETED, pins=["sealed"], **SENT)),
-        "Completed by znet-main under reference 7000000000000001", "1 PIN can be released", NOBODY, None),
+        "Completed by znet-main under reference 7000000000000001", "PINs can be released: 1", NOBODY, None),
     "completed by a person": (
         state(finished(ExternalStatus.COMPLETED, Status.APPROVED, lines=0,
                        last_event={"reason": "operator", "message": "by hand"})),
