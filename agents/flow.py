@@ -1,7 +1,9 @@
 """The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import faust
@@ -13,10 +15,9 @@ from agents import check, dispatch, record
 from agents.guard import Delivery, where
 from agents.pool import Pool
 from agents.wiring import Parts
-from streams.app import App
+from streams.app import App, Arrival, CacheTable, arrivals
 from streams.app import app as _app
-from streams.errors import EventError
-from streams.events import StatusChanged, decode
+from streams.kafka import Outgoing
 from streams.order import TERMINAL
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 app: App = _app
 settings = app.settings
 _prefix = settings.kafka.topic_prefix
+#: Of an agent that writes whole fetches down: while one is written the next ones gather.
+_FETCHES_AT_ONCE = 4
 
 #: (topic, partition) -> end of the log when it became ours: what lies before may have been begun by another worker.
 _ours_from: dict[tuple[str, int], int] = {}
@@ -49,10 +52,10 @@ changed, attention = topic("orders.status-changed"), topic("orders.attention")
 dead_letters = topic("orders.dead-letter")
 
 #: What every order's status is now, by order id and tenant; a cache for readers, never a guard.
-statuses = app.Table(
-    "order-status", key_type=bytes, value_type=bytes, partitions=settings.kafka.partitions, use_partitioner=True,
-    help="order id -> tenant -> Standing, as JSON",
-)  # fmt: skip
+statuses = app.tables.add(CacheTable(
+    app, name="order-status", key_type=bytes, value_type=bytes, partitions=settings.kafka.partitions,
+    use_partitioner=True, beacon=app.tables.beacon, help="order id -> tenant -> Standing, as JSON",
+))  # fmt: skip
 
 #: Ends per partition, integration and outcome in each window. A replay after a crash may count twice.
 outcomes = app.Table(
@@ -75,95 +78,135 @@ class Standing(msgspec.Struct):
         return self.external_status in TERMINAL
 
 
+class _News(msgspec.Struct):
+    """What the table keeps of a status change; everything of it was checked by the projection."""
+
+    order_id: str
+    tenant_id: str
+    version: int
+    status: str
+    external_status: str
+    occurred_at: datetime
+    integration_id: str | None = None
+
+
 Standings = dict[str, Standing]
+
+_read_news = msgspec.json.Decoder(_News).decode
+_read_standings = msgspec.json.Decoder(Standings).decode
+_write_standings = msgspec.json.Encoder().encode
 
 
 def _standings(order_id: bytes) -> Standings:
     held = statuses.get(order_id)
-    return msgspec.json.decode(held, type=Standings) if held else {}
+    return _read_standings(held) if held else {}
 
 
-def _work(name: str, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+def _each(name: str, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Many records at a time, those of one order one after the other."""
     async def run(stream: Any) -> None:
         pool = _pools[name] = Pool(settings.dispatch.max_in_flight)
 
-        async def one(event: Any) -> None:
-            await parts.guard(name, handler, _delivery(event))
+        async def one(arrival: Arrival) -> None:
+            await parts.guard(name, handler, _delivery(arrival.message))
 
-        await pool.run(stream, one)
+        await pool.run(arrivals(app, stream), one)
 
     return run
 
 
-def _delivery(event: Any) -> Delivery:
-    message = event.message
-    headers = message.headers or {}
-    pairs = headers.items() if isinstance(headers, dict) else headers
+def _whole(name: str, handler: Callable[[Sequence[Delivery]], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Whole fetches, in any order: for what only writes down."""
+    async def run(stream: Any) -> None:
+        pool = _pools[name] = Pool(_FETCHES_AT_ONCE)
+
+        async def one(fetch: Any) -> None:
+            await parts.guard.together(name, handler, [_delivery(record) for record in fetch.value])
+
+        await pool.run(stream.noack().events(), one)
+
+    return run
+
+
+def _delivery(record: Any) -> Delivery:
+    place = (record.topic, record.partition)
     return Delivery(
-        message.topic, message.partition, message.offset, message.key, message.value, list(pairs),
-        repeated=message.offset < _ours_from.get((message.topic, message.partition), message.offset + 1),
+        record.topic, record.partition, record.offset, record.key, record.value, record.headers,
+        repeated=record.offset < _ours_from.get(place, record.offset + 1),
     )  # fmt: skip
 
 
 @app.agent(created, name="dispatch")
 async def dispatch_orders(stream: Any) -> None:
     """Place new orders."""
-    await _work("dispatch", lambda delivery: dispatch.created(parts.deps, delivery))(stream)
+    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery))(stream)
 
 
 @app.agent(checks, name="check")
 async def check_orders(stream: Any) -> None:
     """Act on due checks."""
-    await _work("check", lambda delivery: check.check(parts.deps, delivery))(stream)
+    await _each("check", lambda delivery: check.check(parts.deps, delivery))(stream)
 
 
 @app.agent(referenced, name="projection-referenced")
 async def project_references(stream: Any) -> None:
     """Show references in the ``orders`` view."""
-    await _work("projection-referenced", lambda delivery: record.referenced(parts.views, delivery))(stream)
+    await _whole("projection-referenced", lambda deliveries: record.referenced(parts.views, deliveries))(stream)
 
 
 @app.agent(changed, name="projection-status")
 async def project_statuses(stream: Any) -> None:
-    """Show status changes in the ``orders`` view."""
-    await _work("projection-status", lambda delivery: record.status_changed(parts.views, delivery))(stream)
+    """Show status changes in the ``orders`` view and in the table."""
+    await _whole("projection-status", _status_changed)(stream)
 
 
 @app.agent(attention, name="attention")
 async def keep_attention(stream: Any) -> None:
     """Show what waits for a person."""
-    await _work("attention", lambda delivery: record.attention(parts.views, delivery))(stream)
+    await _whole("attention", lambda deliveries: record.attention(parts.views, deliveries))(stream)
 
 
 @app.agent(dead_letters, name="dead-letter")
 async def keep_dead_letters(stream: Any) -> None:
     """Show what was set aside, and tell a person."""
-    await _work("dead-letter", lambda delivery: record.dead_letter(parts.deps, parts.views, delivery))(stream)
+    await _each("dead-letter", lambda delivery: record.dead_letter(parts.deps, parts.views, delivery))(stream)
 
 
-@app.agent(changed, name="status-table")
-async def keep_statuses(stream: Any) -> None:
-    """Keep the table. What cannot be read is parked by the projection, which reads the same topic."""
-    async for event in stream.events():
-        try:
-            _keep(event.message)
-        except EventError:
+async def _status_changed(deliveries: Sequence[Delivery]) -> None:
+    await record.status_changed(parts.views, deliveries)
+    try:
+        _keep(deliveries)
+    except Exception as error:  # noqa: BLE001 - a cache that fails must not stop what is written beside it
+        log.error("status not kept in the table", error=where(error))
+    await _write_changelog()
+
+
+def _keep(deliveries: Sequence[Delivery]) -> None:
+    ended: Counter[str] = Counter()
+    for delivery in deliveries:
+        change = _read_news(delivery.value or b"")
+        key = change.order_id.encode()
+        tenants = _standings(key)
+        before = tenants.get(change.tenant_id)
+        if before is not None and change.version <= before.version:
             continue
-        except Exception as error:  # noqa: BLE001 - a cache that fails must not stop the agents beside it
-            log.error("status not kept in the table", error=where(error))
+        now = Standing(change.version, change.status, change.external_status, change.occurred_at.timestamp())
+        tenants[change.tenant_id] = now
+        statuses[key] = _write_standings(tenants)
+        if now.final:
+            ended[_outcome_key(delivery.partition, change.integration_id, change.external_status)] += 1
+    for outcome, count in ended.items():
+        outcomes[outcome] += count
 
 
-def _keep(message: Any) -> None:
-    change = decode(StatusChanged, message.value)
-    key = change.order_id.encode()
-    tenants = _standings(key)
-    before = tenants.get(change.tenant_id)
-    if before is not None and change.version <= before.version:
-        return
-    now = Standing(change.version, change.status, change.external_status, change.occurred_at.timestamp())
-    statuses[key] = msgspec.json.encode({**tenants, change.tenant_id: now})
-    if now.final:
-        outcomes[_outcome_key(message.partition, change.integration_id, change.external_status)] += 1
+async def _write_changelog() -> None:
+    """Returns when the broker has every change of the table; raises ``BrokerUnavailable``, and then it is repeated."""
+    changes = dict(statuses.unwritten)
+    topic = statuses.changelog_topic_name.removeprefix(_prefix)
+    await parts.deps.emitter.send([Outgoing(topic, key, value, []) for key, value in changes.items()])
+    for key, value in changes.items():
+        if statuses.unwritten.get(key) is value:
+            statuses.unwritten.pop(key, None)
 
 
 def _outcome_key(partition: int, integration_id: str | None, outcome: str) -> str:
@@ -181,9 +224,10 @@ async def forget_finished() -> None:
         if len(kept) == len(tenants):
             continue
         if kept:
-            statuses[order_id] = msgspec.json.encode(kept)
+            statuses[order_id] = _write_standings(kept)
         else:
             del statuses[order_id]
+    await _write_changelog()
 
 
 @app.page("/orders/{order_id}/")

@@ -94,6 +94,22 @@ class Guard:
             else:
                 return await self._count(parked=False)
 
+    async def together(
+        self, agent: str, handler: Callable[[Sequence[Delivery]], Awaitable[None]], deliveries: Sequence[Delivery]
+    ) -> None:
+        """Handle events that need no order in one go; returns when all of them may be acknowledged.
+
+        When that fails each is handled alone, as by ``__call__``: the good ones pass, the bad one is held or parked.
+        ``handler`` may see an event twice.
+        """
+        async def alone(delivery: Delivery) -> None:
+            await handler([delivery])
+
+        try:
+            await handler(deliveries)
+        except Exception:  # noqa: BLE001 - handled again, and told, one by one
+            await asyncio.gather(*(self(agent, alone, delivery) for delivery in deliveries))
+
     async def _count(self, *, parked: bool) -> None:
         self._recent.append(parked)
         if not parked or len(self._recent) < _WINDOW_LEAST:

@@ -99,7 +99,8 @@ class Lane:
         self._checks.set_share(share)
 
     def set_most(self, most: int) -> None:
-        """Of the events in flight of one agent, so many may be this lane's: a slow lane leaves room for the others."""
+        """Of the events in flight of one agent, so many may be this lane's while it is slow or not known to be fast:
+        it leaves room for the others."""
         self._dispatch.most = most
         self._checks.most = most
 
@@ -135,7 +136,7 @@ class Lane:
     async def ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
         """The answer to one status question; questions that wait together travel together."""
         self._refuse_if_open(self._checks)
-        if len(self._asked[look_up]) >= self._checks.room * self._batch or self._waiting_checks >= self._checks.most:
+        if self._waiting_checks >= self._checks.room:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve())
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
@@ -309,18 +310,21 @@ class _Budget:
 
     @property
     def room(self) -> int:
-        """How many may wait at once."""
+        """How many questions may wait at once: what the lane works off soon, or else its part of the events."""
         wanted = self._queue or max(self._concurrency, int(self._rate * self._share * _QUEUE_S), 1)
-        return min(wanted, max(self.most - self._concurrency, 1))
+        soon = self._pace() * _QUEUE_S if self._call_s > 0 else 0.0
+        return min(wanted * self._batch, int(max(self.most - self._concurrency, soon * self._batch, 1)))
+
+    def _pace(self) -> float:
+        """Calls per second, as far as is known."""
+        pace = self._rate * self._share
+        return min(pace, self._concurrency / self._call_s) if self._call_s > 0 else pace
 
     def reserve(self, not_before_s: float = 0.0) -> float:
         """Seconds until the turn of one more that is sent away, at the pace of the calls that were seen so far."""
         now = time.monotonic()
         turn = max(self._reserved_until, now + not_before_s)
-        pace = self._rate * self._share
-        if self._call_s > 0:
-            pace = min(pace, self._concurrency / self._call_s)
-        self._reserved_until = turn + 1 / (max(pace, 0.001) * self._batch)
+        self._reserved_until = turn + 1 / (max(self._pace(), 0.001) * self._batch)
         return turn - now
 
     def set_share(self, share: float) -> None:
@@ -358,7 +362,8 @@ class _Budget:
         finally:
             self.in_flight -= 1
             self._slots.release()
-            self._call_s += _SMOOTHING * (time.monotonic() - began - self._call_s)
+            took_s = time.monotonic() - began
+            self._call_s += _SMOOTHING * (took_s - self._call_s) if self._call_s else took_s
 
 
 def _aware(at: datetime) -> datetime:

@@ -8,7 +8,7 @@ commit rule right without touching its inside.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,9 @@ class Pool:
         """Events taken and not yet finished."""
         return len(self._tasks)
 
-    async def run(self, stream: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
-        """Take events from a Faust stream for ever."""
-        async for event in stream.noack().events():
+    async def run(self, events: AsyncIterable[Any], handle: Callable[[Any], Awaitable[None]]) -> None:
+        """Take events for ever; each has a ``message`` and is told with ``ack()`` when it is done."""
+        async for event in events:
             await self.submit(event, handle)
 
     async def submit(self, event: Any, handle: Callable[[Any], Awaitable[None]]) -> None:

@@ -1,7 +1,8 @@
 """Writes the views from the log: references, status changes, attention, dead letters. Only records, never acts."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -9,9 +10,11 @@ from agents.guard import Delivery
 from agents.work import Deps
 from db.views import Views
 from streams.errors import EventError
-from streams.events import Amount, Attention, Referenced, StatusChanged, decode, event_id
+from streams.events import Amount, Attention, Event, Referenced, StatusChanged, decode, event_id
 from streams.kafka import message
 from streams.order import AttentionCode
+
+E = TypeVar("E", bound=Event)
 
 
 class _Spoken(msgspec.Struct):
@@ -21,36 +24,43 @@ class _Spoken(msgspec.Struct):
     tenant_id: str | None = None
 
 
-async def referenced(views: Views, delivery: Delivery) -> None:
-    """An attempt was placed."""
-    event = decode(Referenced, delivery.value)
-    await views.referenced({
-        "tenant_id": event.tenant_id, "order_id": event.order_id, "attempt": event.attempt,
-        "integration_id": event.integration_id, "provider": event.provider,
-        "provider_referans": event.provider_referans, "external_order_id": event.external_order_id,
-        **_money("cost", event.cost), **_money("balance", event.provider_balance), "sent_at": event.sent_at,
-    })  # fmt: skip
+async def referenced(views: Views, deliveries: Sequence[Delivery]) -> None:
+    """Attempts were placed."""
+    await views.referenced([
+        {
+            "tenant_id": event.tenant_id, "order_id": event.order_id, "attempt": event.attempt,
+            "integration_id": event.integration_id, "provider": event.provider,
+            "provider_referans": event.provider_referans, "external_order_id": event.external_order_id,
+            **_money("cost", event.cost), **_money("balance", event.provider_balance), "sent_at": event.sent_at,
+        }
+        for event in _read(Referenced, deliveries)
+    ])  # fmt: skip
 
 
-async def status_changed(views: Views, delivery: Delivery) -> None:
-    """An order moved."""
-    event = decode(StatusChanged, delivery.value)
-    await views.status({
-        "tenant_id": event.tenant_id, "order_id": event.order_id, "version": event.version, "status": event.status,
-        "external_status": event.external_status, "reason": event.reason, "message": event.message,
-        "attempt": event.attempt, "integration_id": event.integration_id,
-        "provider_referans": event.provider_referans, "checks": event.checks, "occurred_at": event.occurred_at,
-        "pins": event.pins, **_money("cost", event.cost),
-    })  # fmt: skip
+async def status_changed(views: Views, deliveries: Sequence[Delivery]) -> None:
+    """Orders moved."""
+    await views.status([
+        {
+            "tenant_id": event.tenant_id, "order_id": event.order_id, "version": event.version,
+            "status": event.status, "external_status": event.external_status, "reason": event.reason,
+            "message": event.message, "attempt": event.attempt, "integration_id": event.integration_id,
+            "provider_referans": event.provider_referans, "checks": event.checks, "occurred_at": event.occurred_at,
+            "pins": event.pins, **_money("cost", event.cost),
+        }
+        for event in _read(StatusChanged, deliveries)
+    ])  # fmt: skip
 
 
-async def attention(views: Views, delivery: Delivery) -> None:
+async def attention(views: Views, deliveries: Sequence[Delivery]) -> None:
     """Something waits for a person."""
-    event = decode(Attention, delivery.value)
-    await views.attention({
-        "id": event_id(event), "tenant_id": event.tenant_id, "order_id": event.order_id,
-        "integration_id": event.integration_id, "code": event.code, "message": event.message, "since": event.since,
-    })  # fmt: skip
+    await views.attention([
+        {
+            "id": event_id(event), "tenant_id": event.tenant_id, "order_id": event.order_id,
+            "integration_id": event.integration_id, "code": event.code, "message": event.message,
+            "since": event.since,
+        }
+        for event in _read(Attention, deliveries)
+    ])  # fmt: skip
 
 
 async def dead_letter(deps: Deps, views: Views, delivery: Delivery) -> None:
@@ -73,6 +83,10 @@ async def dead_letter(deps: Deps, views: Views, delivery: Delivery) -> None:
         discriminator=f"{topic}:{partition}:{offset}:{agent}",
     )  # fmt: skip
     await deps.emitter.send([message(told, "orders.attention", at=at)])
+
+
+def _read(kind: type[E], deliveries: Sequence[Delivery]) -> list[E]:
+    return [decode(kind, delivery.value) for delivery in deliveries]
 
 
 def _money(name: str, amount: Amount | None) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 Each write may come twice or late; the newest version wins and nothing is ever counted.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from db.batch import Batcher
 from db.engine import answering
 
 _Row = dict[str, Any]
@@ -73,48 +73,62 @@ on conflict do nothing"""
 
 
 class Views:
-    """Writes the views. Every method raises ``StoreUnavailable`` when the database does not answer."""
+    """Writes the views, many rows at once. Every method raises ``StoreUnavailable`` when the database does not answer;
+    then it may have written some of the rows, and all of them may be written again."""
 
     def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
         self._engine = engine
-        self._referenced: Batcher[_Row, None] = Batcher(partial(self._run, _REFERENCED), _order_of, executor)
-        self._status: Batcher[_Row, None] = Batcher(partial(self._run, _STATUS), _order_of, executor)
-        self._attention: Batcher[_Row, None] = Batcher(
-            partial(self._run, _ATTENTION), lambda row: row["id"], executor
-        )
-        self._dead_letter: Batcher[_Row, None] = Batcher(
-            partial(self._run, _DEAD_LETTER), lambda row: (row["topic"], row["partition"], row["offset"]), executor
-        )
+        self._executor = executor
 
-    async def referenced(self, row: _Row) -> None:
-        """An attempt was placed: its integration, reference, cost, and the balance the provider told with it."""
-        await self._referenced(row)
+    async def referenced(self, rows: Sequence[_Row]) -> None:
+        """Attempts were placed: integration, reference, cost, and the balance the provider told with it."""
+        await self._write(_REFERENCED, one_by_one(rows))
 
-    async def status(self, row: _Row) -> None:
-        """An order moved; older versions change nothing."""
-        await self._status(row)
+    async def status(self, rows: Sequence[_Row]) -> None:
+        """Orders moved; older versions change nothing."""
+        await self._write(_STATUS, one_by_one(rows))
 
-    async def attention(self, row: _Row) -> None:
+    async def attention(self, rows: Sequence[_Row]) -> None:
         """Something waits for a person; once per id."""
-        await self._attention(row)
+        await self._write(_ATTENTION, [rows])
 
     async def dead_letter(
         self, *, topic: str, partition: int, offset: int, agent: str, reason: str, error: str, key: bytes | None,
         value: bytes | None, headers: dict[str, str], at: datetime, tenant_id: str | None = None,
     ) -> None:  # fmt: skip
         """An event was set aside; once per place it came from. ``tenant_id``: whose it is, where that was readable."""
-        await self._dead_letter({
+        await self._write(_DEAD_LETTER, [[{
             "topic": topic, "partition": partition, "offset": offset, "agent": agent, "reason": reason,
             "error": error, "key": key.hex() if key is not None else None,
             "value": value.hex() if value is not None else None, "headers": headers, "at": at,
             "tenant_id": tenant_id,
-        })  # fmt: skip
+        }]])  # fmt: skip
 
-    def _run(self, statement: str, rows: Sequence[_Row]) -> list[None]:
-        ordered = sorted(rows, key=lambda row: (row.get("tenant_id") or "", row.get("order_id") or ""))
-        with answering(self._engine), self._engine.begin() as connection:
-            connection.exec_driver_sql(statement, (_encode(ordered).decode(),))
-        return [None] * len(rows)
+    async def _write(self, statement: str, batches: Sequence[Sequence[_Row]]) -> None:
+        def run() -> None:
+            with answering(self._engine), self._engine.begin() as connection:
+                for rows in batches:
+                    connection.exec_driver_sql(statement, (_encode(rows).decode(),))
+
+        await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+
+def one_by_one(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """The rows in as many batches as the busiest order has rows: an UPDATE takes only one row for each order.
+
+    Each batch is sorted by order, so that two writers lock in the same order.
+    """
+    batches: list[list[_Row]] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        nth = seen[key := _order_of(row)]
+        seen[key] = nth + 1
+        if nth == len(batches):
+            batches.append([])
+        batches[nth].append(row)
+    for batch in batches:
+        batch.sort(key=_order_of)
+    return batches
 
 
 def _order_of(row: _Row) -> tuple[str, str]:

@@ -14,15 +14,20 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from streams.config import Config, KafkaConfig, load
 from streams.errors import ConfigError
 from streams.logs import logging_config
 
+#: How the names of Faust's own topics end.
+CHANGELOG = "-changelog"
 #: A fetch request waits this long for new records. Faust's 1.5 s makes a partition that fell quiet wait for it.
 _FETCH_WAIT_MS = 100
 #: The reader looks up this often when nothing comes: a rewind waits for it.
 _FETCH_TURN_S = 0.25
+#: Fetches that may wait for one agent; then its partitions are read no further.
+_FETCHES_AHEAD = 8
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -35,7 +40,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
-    """Faust's consumer, which skips nothing when it rewinds to the committed offsets.
+    """Faust's consumer, which hands out whole fetches and skips nothing when it rewinds to the committed offsets.
+
+    Faust's cost per event is many times that of reading the record, so an event of ours is all that one fetch brought
+    of a partition: ``event.value`` is a list of records. Changelogs of tables come one by one, as Faust needs them.
 
     After a rebalance Faust rewinds, then empties its queues, then lets records flow; but its fetcher does not wait for
     that. What it read between rewinding and emptying was never handled, and the next commit passed it (seen as lost
@@ -62,11 +70,80 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         finally:
             self._at_rest.set()
 
+    async def _getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:
+        found = await super()._getmany(active_partitions, timeout)
+        return {place: records if place.topic.endswith(CHANGELOG) else [records]
+                for place, records in found.items() if records}  # fmt: skip
+
+    def _to_message(self, tp: Any, record: Any) -> Any:
+        if not isinstance(record, list):
+            return super()._to_message(tp, record)
+        message = super()._to_message(tp, record[-1])
+        message.key, message.value = None, record
+        return message
+
+    def done_to(self, topic: str, partition: int, offset: int) -> None:
+        """Everything of this partition up to ``offset`` is done, though the fetch that it came with is not."""
+        self._acked[TP(topic, partition)].append(offset)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        # The agents acknowledge each partition in order, so the highest offset speaks for all before it.
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return int(newest) + 1
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Offsets without a record (compacted, or inside of a fetch) are passed with the record behind them."""
+
     async def perform_seek(self) -> None:
         self.stop_flow()  # every caller lets it flow again
         if asyncio.current_task() is not self._reader:  # the reader itself rewinds when it was stopped in its turn
             await self._at_rest.wait()
         await super().perform_seek()
+
+
+class Arrival:
+    """One record of a fetch. ``ack`` it when it and every earlier one of its partition are done."""
+
+    __slots__ = ("_consumer", "_fetch", "message")
+
+    def __init__(self, consumer: Any, fetch: Any, message: Any) -> None:
+        self._consumer = consumer
+        self._fetch = fetch
+        self.message = message
+
+    def ack(self) -> None:
+        message = self.message
+        if message is self._fetch.value[-1]:
+            self._fetch.ack()
+        else:
+            self._consumer.done_to(message.topic, message.partition, message.offset)
+
+
+async def arrivals(app: "App", stream: Any) -> AsyncIterator[Arrival]:
+    """The records of an agent's fetches, one by one; each is to be acknowledged."""
+    async for fetch in stream.noack().events():
+        for record in fetch.value:
+            yield Arrival(app.consumer, fetch, record)
+
+
+class CacheTable(faust.Table):  # type: ignore[misc]
+    """A table whose changelog is written by its owner, many changes at once: see ``unwritten``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: What changed since it was last written: key -> value, None for a deleted key.
+        self.unwritten: dict[Any, Any] = {}
+
+    def on_key_set(self, key: Any, value: Any) -> None:
+        self.unwritten[key] = value
+
+    def on_key_del(self, key: Any) -> None:
+        self.unwritten[key] = None
 
 
 class _Transport(driver.Transport):  # type: ignore[misc]
@@ -123,7 +200,7 @@ def build(config: Config) -> App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_wait_empty=False,  # the pools wait for their own work, see agents.pool
-        stream_buffer_maxsize=1000,
+        stream_buffer_maxsize=_FETCHES_AHEAD,
         web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
         web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
         web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),

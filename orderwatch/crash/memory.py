@@ -209,29 +209,32 @@ class MemoryViews:
         """The row that comes with an order's first commit."""
         self.orders.setdefault(key, row)
 
-    async def referenced(self, row: dict[str, Any]) -> None:
+    async def referenced(self, rows: Sequence[dict[str, Any]]) -> None:
         """As ``Views.referenced``."""
-        shown = self.orders.get((row["tenant_id"], row["order_id"]))
-        if shown is not None and row["attempt"] >= shown.get("attempts", 0):
-            shown |= {
-                "integration_id": row["integration_id"], "provider": row["provider"],
-                "provider_referans": row["provider_referans"], "attempts": row["attempt"],
-                "external_order_id": row["external_order_id"] or shown.get("external_order_id"),
-                "sent_at": shown.get("sent_at") or row["sent_at"],
-            }  # fmt: skip
+        for row in rows:
+            shown = self.orders.get((row["tenant_id"], row["order_id"]))
+            if shown is not None and row["attempt"] >= shown.get("attempts", 0):
+                shown |= {
+                    "integration_id": row["integration_id"], "provider": row["provider"],
+                    "provider_referans": row["provider_referans"], "attempts": row["attempt"],
+                    "external_order_id": row["external_order_id"] or shown.get("external_order_id"),
+                    "sent_at": shown.get("sent_at") or row["sent_at"],
+                }  # fmt: skip
 
-    async def status(self, row: dict[str, Any]) -> None:
+    async def status(self, rows: Sequence[dict[str, Any]]) -> None:
         """As ``Views.status``."""
-        shown = self.orders.get((row["tenant_id"], row["order_id"]))
-        if shown is not None and row["version"] > shown["version"]:
-            told = ("message", "integration_id", "provider_referans", "pins")
-            shown |= {name: row[name] for name in ("version", "status", "external_status", "reason")}
-            shown |= {name: row[name] for name in told if row[name] is not None}
-            shown["attempts"] = max(shown.get("attempts", 0), row["attempt"] or 0)
+        for row in rows:
+            shown = self.orders.get((row["tenant_id"], row["order_id"]))
+            if shown is not None and row["version"] > shown["version"]:
+                told = ("message", "integration_id", "provider_referans", "pins")
+                shown |= {name: row[name] for name in ("version", "status", "external_status", "reason")}
+                shown |= {name: row[name] for name in told if row[name] is not None}
+                shown["attempts"] = max(shown.get("attempts", 0), row["attempt"] or 0)
 
-    async def attention(self, row: dict[str, Any]) -> None:
+    async def attention(self, rows: Sequence[dict[str, Any]]) -> None:
         """As ``Views.attention``."""
-        self.raised.setdefault(row["id"], row)
+        for row in rows:
+            self.raised.setdefault(row["id"], row)
 
     async def dead_letter(self, *, topic: str, partition: int, offset: int, agent: str, **rest: Any) -> None:
         """As ``Views.dead_letter``."""

@@ -63,9 +63,9 @@ class Worker(Process):
         self._handlers: dict[str, Callable[[Delivery], Awaitable[None]]] = {
             "orders.created": partial(dispatch.created, self.deps),
             "orders.check": partial(check.check, self.deps),
-            "orders.referenced": partial(record.referenced, views),
-            "orders.status-changed": partial(record.status_changed, views),
-            "orders.attention": partial(record.attention, views),
+            "orders.referenced": lambda delivery: record.referenced(views, [delivery]),
+            "orders.status-changed": lambda delivery: record.status_changed(views, [delivery]),
+            "orders.attention": lambda delivery: record.attention(views, [delivery]),
             "orders.dead-letter": partial(record.dead_letter, self.deps, views),
         }
         self._guard = Guard(self.deps.emitter.send, self._stop, poison_retries=2, max_parked_share=0.9)

@@ -9,11 +9,10 @@ import os
 import random
 from typing import Any
 
-import faust
-
 from agents.pool import Pool
+from streams.app import App, arrivals
 
-app = faust.App(
+app = App(
     os.environ["GROUP"],
     broker=f"kafka://{os.environ['BROKER']}",
     store="memory://",
@@ -46,13 +45,14 @@ if os.environ.get("RAISING"):
 
     @app.agent(source)
     async def raising(stream: Any) -> None:
-        async for event in stream.events():
-            done.write(f"{event.message.partition} {event.message.offset}\n")
-            if event.message.value == b"0":
-                raise ValueError("the handler failed")
+        async for fetch in stream.events():
+            for record in fetch.value:
+                done.write(f"{record.partition} {record.offset}\n")
+                if record.value == b"0":
+                    raise ValueError("the handler failed")
 
 else:
 
     @app.agent(source)
     async def pooled(stream: Any) -> None:
-        await Pool(100).run(stream, handle)
+        await Pool(100).run(arrivals(app, stream), handle)

@@ -271,10 +271,10 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
     row = {"tenant_id": "t", "order_id": "o", "version": 1, "status": "pending", "external_status": "sent",
            "reason": "provider", "message": None, "attempt": 1, "integration_id": "one", "provider_referans": "r",
            "checks": 0, "occurred_at": at, "pins": None, "cost_amount": None, "cost_currency": None}  # fmt: skip
-    await sides.views.status(row)
+    await sides.views.status([row])
     assert await sides.ledger.untold(("", ""), 60.0, 10) == []
     await sides.ledger.apply(touched(await loaded(sides), version=2, last_event={"version": 2}, last_event_at=at))
-    await sides.views.status(row)
+    await sides.views.status([row])
     assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
 
 

@@ -58,10 +58,10 @@ def view(store: Store) -> dict[str, Any]:
 
 
 async def test_a_status_change_shows(opened: Store) -> None:
-    await record.status_changed(opened.views, delivery(changed(
+    await record.status_changed(opened.views, [delivery(changed(
         1, "completed", "approved", attempt=1, integration_id="one", provider_referans="r1", pins=["sealed"],
         message="ok", cost={"amount": "1.50", "currency": "TRY"},
-    )))  # fmt: skip
+    ))])  # fmt: skip
     row = view(opened)
     assert (row["version"], row["external_status"], row["status"]) == (1, "completed", "approved")
     assert row["pins"] == ["sealed"]
@@ -70,27 +70,36 @@ async def test_a_status_change_shows(opened: Store) -> None:
 
 async def test_old_versions_and_duplicates_change_nothing(opened: Store) -> None:
     newest = changed(3, "completed", "approved", pins=["sealed"])
-    await record.status_changed(opened.views, delivery(newest))
+    await record.status_changed(opened.views, [delivery(newest)])
     before = view(opened)
     for event in (newest, changed(1), changed(2, "processing"), changed(3, "failed", "rejected")):
-        await record.status_changed(opened.views, delivery(event))
+        await record.status_changed(opened.views, [delivery(event)])
         assert view(opened) == before
 
 
 async def test_whatever_the_order_of_arrival_the_newest_version_wins(opened: Store) -> None:
     events = [changed(n, "processing" if n % 2 else "sent") for n in (4, 1, 7, 3, 2, 6, 5)]
-    await asyncio.gather(*(record.status_changed(opened.views, delivery(event)) for event in events))
+    await asyncio.gather(*(record.status_changed(opened.views, [delivery(event)]) for event in events))
     assert (view(opened)["version"], view(opened)["external_status"]) == (7, "processing")
+
+
+async def test_several_versions_of_an_order_in_one_write_end_as_one_after_the_other(opened: Store) -> None:
+    first = changed(1, message="on its way", integration_id="one", provider_referans="r1")
+    last = changed(2, "completed", "approved", pins=["sealed"])
+    await record.status_changed(opened.views, [delivery(first), delivery(last), delivery(first)])
+    row = view(opened)
+    assert (row["version"], row["external_status"], row["pins"]) == (2, "completed", ["sealed"])
+    assert (row["message"], row["provider_referans"]) == ("on its way", "r1")
 
 
 async def test_a_reference_shows_and_an_older_attempt_does_not_hide_it(opened: Store) -> None:
     second = referenced(2, "r2", external_order_id="x2", cost={"amount": "2", "currency": "TRY"},
                         provider_balance={"amount": "90", "currency": "TRY"})  # fmt: skip
-    await record.referenced(opened.views, delivery(second))
+    await record.referenced(opened.views, [delivery(second)])
     before = view(opened)
     assert (before["provider_referans"], before["external_order_id"], before["attempts"]) == ("r2", "x2", 2)
     for event in (second, referenced(1, "r1", external_order_id="x1")):
-        await record.referenced(opened.views, delivery(event))
+        await record.referenced(opened.views, [delivery(event)])
         assert view(opened) == before
     assert str(opened.rows("select balance_amount from integration_state")[0]["balance_amount"]) == "90"
 
@@ -100,7 +109,7 @@ async def test_an_older_balance_does_not_hide_a_newer_one(opened: Store) -> None
         event = referenced(1, "r1", provider_balance={"amount": amount, "currency": "TRY"})
         event = type(event)(**{field: getattr(event, field) for field in event.__struct_fields__}
                             | {"sent_at": NOW + timedelta(minutes=minutes)})  # fmt: skip
-        await record.referenced(opened.views, delivery(event))
+        await record.referenced(opened.views, [delivery(event)])
     assert str(opened.rows("select balance_amount from integration_state")[0]["balance_amount"]) == "70"
 
 
@@ -108,7 +117,7 @@ async def test_the_same_attention_is_one_row_and_a_threshold_is_another(store: S
     event = Attention(code="long_pending", message="m", since=NOW, order_id="o", tenant_id="t", discriminator="300s")
     other = Attention(code="long_pending", message="m", since=NOW, order_id="o", tenant_id="t", discriminator="900s")
     for each in (event, event, other):
-        await record.attention(store.views, delivery(each))
+        await record.attention(store.views, [delivery(each)])
     assert store.rows("select count(*) as n from attention") == [{"n": 2}]
 
 
@@ -151,11 +160,11 @@ async def test_a_dead_letter_with_odd_headers_is_kept_all_the_same(store: Store,
     sent = Sent()
     await record.dead_letter(deps(store, sent), store.views, delivery(b"\x00", LETTER | odd))
     assert store.rows("select value from dead_letters")[0]["value"].tobytes() == b"\x00"
-    await record.attention(store.views, replace(delivery(b""), value=sent.records[0].value))
+    await record.attention(store.views, [replace(delivery(b""), value=sent.records[0].value)])
     assert store.rows("select code from attention") == [{"code": "dead_letter"}]
 
 
 async def test_views_that_are_away_are_said_so(expect_errors: Callable[[str], None]) -> None:
     with store_on(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none") as store:
         with pytest.raises(StoreUnavailable):
-            await record.status_changed(store.views, delivery(changed(1)))
+            await record.status_changed(store.views, [delivery(changed(1))])

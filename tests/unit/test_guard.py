@@ -1,7 +1,8 @@
 """Done, hold, or dead letter: the guard returns only when an event may be acknowledged."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -179,3 +180,40 @@ async def test_a_cancelled_handler_is_neither_done_nor_set_aside() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not sent.records
+
+
+async def test_what_is_handled_together_is_handled_once_while_all_is_well() -> None:
+    seen: list[list[int]] = []
+
+    async def handler(deliveries: Sequence[Delivery]) -> None:
+        seen.append([delivery.offset for delivery in deliveries])
+
+    await made(Sent()).together("projection", handler, [replace(DELIVERY, offset=n) for n in range(3)])
+    assert seen == [[0, 1, 2]]
+
+
+async def test_of_what_is_handled_together_only_the_bad_one_is_parked() -> None:
+    written: set[int] = set()
+
+    async def handler(deliveries: Sequence[Delivery]) -> None:
+        if any(delivery.offset == 1 for delivery in deliveries):
+            raise EventError("status: missing")
+        written.update(delivery.offset for delivery in deliveries)
+
+    sent = Sent()
+    await made(sent).together("projection", handler, [replace(DELIVERY, offset=n) for n in range(3)])
+    assert written == {0, 2}
+    assert [dict(record.headers)["dlq.offset"] for record in sent.records] == [b"1"]
+
+
+async def test_what_is_handled_together_waits_for_the_store() -> None:
+    errors: list[Exception] = [StoreUnavailable("away")] * 7
+    written: list[int] = []
+
+    async def handler(deliveries: Sequence[Delivery]) -> None:
+        if errors:
+            raise errors.pop()
+        written.extend(delivery.offset for delivery in deliveries)
+
+    await made(Sent()).together("projection", handler, [replace(DELIVERY, offset=n) for n in range(3)])
+    assert sorted(written) == [0, 1, 2]

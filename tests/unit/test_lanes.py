@@ -250,6 +250,19 @@ async def test_a_lane_never_holds_more_than_its_part_of_the_events_in_flight() -
     await asyncio.gather(*sends, *asks, return_exceptions=True)
 
 
+async def test_a_lane_that_is_known_to_be_fast_may_hold_what_it_works_off_soon() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=4))
+    one.set_most(10)
+    for _ in range(3):
+        await send(one)
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(40)]
+    await eventually(lambda: len(provider.placed) == 3 + 4)
+    assert not any(task.done() for task in sends)
+    provider.gate.set()
+    await asyncio.gather(*sends)
+
+
 async def test_who_is_sent_away_is_told_to_come_back_when_it_is_their_turn() -> None:
     one, provider = lane(limits=LimitsConfig(rate=10, concurrency=1, queue=1))
     provider.gate = asyncio.Event()
