@@ -13,7 +13,7 @@ from streams.errors import StoreUnavailable
 _PASSING = ("08", "57P", "53", "40", "55P03", "25006")
 
 
-def connect(url: str, pool_size: int = 6) -> sa.Engine:
+def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30) -> sa.Engine:
     """An engine; opens nothing yet. Sessions speak UTC, and no error text ever shows a parameter."""
     return sa.create_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg2"),  # a bare "postgresql://" would mean psycopg 3
@@ -25,7 +25,7 @@ def connect(url: str, pool_size: int = 6) -> sa.Engine:
         connect_args={
             "connect_timeout": 5,
             "application_name": "orderwatch",
-            "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
+            "options": f"-c timezone=UTC -c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout=10000",
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

@@ -329,3 +329,32 @@ audit = sa.Table(
     sa.Column("order_id", sa.Text),
     sa.Column("details", JSONB, nullable=False, server_default="{}"),
 )
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, comment="who or what has it; the actor of its acts"),
+    sa.Column("hash", sa.Text, nullable=False, comment="sha256 of the token"),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    sa.Column("tenant_id", sa.Text, comment="null: all tenants"),
+    sa.Column("created_at", Instant, nullable=False, server_default=_now),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.Column("revoked_by", sa.Text),
+    sa.Column("last_used_at", Instant, comment="to the minute"),
+)
+
+submissions = sa.Table(
+    "submissions",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True, comment="tenant of the token, or * for a token of all tenants"),
+    sa.Column("key", sa.Text, primary_key=True, comment="the caller's Idempotency-Key"),
+    sa.Column("digest", sa.Text, nullable=False, comment="sha256 of the request: tells repeat from clash"),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("order_id", sa.Text, nullable=False),
+    sa.Column("at", Instant, nullable=False, server_default=_now),
+    sa.Column("accepted_at", Instant, comment="the broker acknowledged the event"),
+)
+sa.Index("idx_submissions_at", submissions.c.at)

@@ -15,6 +15,7 @@ from orderwatch import (
     bench_commands,
     codes_commands,
     config_commands,
+    dashboard_commands,
     db_commands,
     dlq_commands,
     doctor_commands,
@@ -24,6 +25,7 @@ from orderwatch import (
     produce_commands,
     run_commands,
     tail_commands,
+    token_commands,
     topics_commands,
 )
 from orderwatch.terminal import warn
@@ -37,7 +39,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich doubles the time that --help takes
     add_completion=False,
 )
-for commands in (run_commands, produce_commands, tail_commands, doctor_commands, integration_commands, bench_commands):
+for commands in (
+    run_commands, dashboard_commands, produce_commands, tail_commands, doctor_commands, integration_commands,
+    bench_commands,
+):  # fmt: skip
     commands.register(app)
 app.add_typer(topics_commands.app, name="topics")
 app.add_typer(db_commands.app, name="db")
@@ -46,6 +51,7 @@ app.add_typer(orders_commands.app, name="orders")
 app.add_typer(order_commands.app, name="order")
 app.add_typer(attention_commands.app, name="attention")
 app.add_typer(dlq_commands.app, name="dlq")
+app.add_typer(token_commands.app, name="token")
 app.add_typer(codes_commands.app, name="codes")
 
 

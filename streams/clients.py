@@ -203,8 +203,12 @@ class StatusChanges:
     """
 
     def __init__(self, kafka: KafkaConfig | str, group: str, keys: Sealer | None = None, *,
-                 on_bad: Callable[[BadEvent], None] | None = None, remember: int = 200_000) -> None:
-        """``group`` is your consumer group, used as it is; ``remember`` is for how many orders versions are kept."""
+                 on_bad: Callable[[BadEvent], None] | None = None, remember: int = 200_000, from_start: bool = True
+                 ) -> None:
+        """``group`` is your consumer group, used as it is; ``remember`` is for how many orders versions are kept.
+
+        A group that is new begins with the oldest event kept, or without ``from_start`` with the next one.
+        """
         config = _config(kafka)
         self._keys = keys
         self._on_bad = on_bad or _log_bad
@@ -213,7 +217,8 @@ class StatusChanges:
         self._stopping = False
         self._unhandled: Any = None
         self.dropped = 0
-        self._consumer = Consumer(consumer_settings(config, group) | {"auto.commit.interval.ms": _COMMIT_EVERY_MS})
+        own = {"auto.commit.interval.ms": _COMMIT_EVERY_MS, "auto.offset.reset": "earliest" if from_start else "latest"}
+        self._consumer = Consumer(consumer_settings(config, group) | own)
         self._topic = config.topic_prefix + topics.STATUS_CHANGED
         self._subscribed = False
 

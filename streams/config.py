@@ -200,9 +200,10 @@ class _Reading:
         return Config.model_validate(sections | {name: tuple(entries) for name, entries in self.entries.items()})
 
     def spanning(self, sections: dict[str, Any], draft: Config) -> Iterator[Mistake]:
-        kafka, database, checks = (sections[name] for name in ("kafka", "database", "checks"))
+        kafka, database, checks, web = (sections[name] for name in ("kafka", "database", "checks", "web"))
         yield from rules.kafka_mistakes(kafka) if kafka else ()
         yield from rules.database_mistakes(database) if database else ()
+        yield from rules.web_mistakes(web) if web else ()
         yield from rules.checks_mistakes(checks) if checks else ()
         yield from rules.lease_mistakes(draft) if sections["dispatch"] else ()
         unreadable = frozenset(self.unreadable)

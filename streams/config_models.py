@@ -75,6 +75,14 @@ class DatabaseConfig(Block):
 class WebConfig(Block):
     host: Name = Field(default="127.0.0.1", description="address the dashboard and the API listen on")
     port: Whole = Field(default=8080, ge=0, le=65535, description="0 takes any free port")
+    https: Flag = Field(default=False, description="people reach it by https, through a proxy: cookies need it too")
+    session_key: Secret | None = Field(
+        default=None, description="seals log-ins, 32 characters or more; none: log-ins end with the process"
+    )
+    session: PositiveSeconds = Field(default=43200.0, description="how long a log-in lasts")
+    rate: Rate = Field(default=50.0, description="requests per token, or per address without one")
+    pool_size: Whole = Field(default=6, ge=1, description="connections of the dashboard to the database")
+    query_timeout: PositiveSeconds = Field(default=5.0, description="a longer question to the database is given up")
 
 
 class BackoffConfig(Block):

@@ -20,8 +20,12 @@ from streams.config_models import (
     KafkaConfig,
     MappingConfig,
     RouteConfig,
+    WebConfig,
 )
 from streams.config_types import duration_text
+
+#: Characters of the key that seals log-ins.
+LEAST_SESSION_KEY = 32
 
 _DATABASE_URL = re.compile(r"postgresql(\+psycopg2)?://")
 
@@ -56,6 +60,14 @@ def database_mistakes(database: DatabaseConfig) -> Iterator[Mistake]:
     url = database.url.get_secret_value()
     if url != "embedded" and not _DATABASE_URL.match(url):
         yield Mistake("database.url", "***", "embedded, or postgresql://user:password@host/name")
+
+
+def web_mistakes(web: WebConfig) -> Iterator[Mistake]:
+    key = web.session_key
+    if key is not None and len(key.get_secret_value()) < LEAST_SESSION_KEY:
+        yield Mistake("web.session_key", "***", f"at least {LEAST_SESSION_KEY} characters that nobody can guess")
+    if web.rate < 1:
+        yield Mistake("web.rate", f"{web.rate:g}/s", "at least 1/s")
 
 
 def checks_mistakes(checks: ChecksConfig) -> Iterator[Mistake]:

@@ -266,10 +266,11 @@ class Told(NamedTuple):
 
 
 def follow(kafka: KafkaConfig, topic: str, *, from_start: bool = False, until_end: bool = False,
-           timeout_s: float = 10.0) -> Iterator[Told]:
+           timeout_s: float = 10.0, stopping: Callable[[], bool] = lambda: False) -> Iterator[Told]:
     """The records of a topic (without prefix) as they come, outside of any group; ``until_end``: what is there now.
 
-    Blocks between records. Raises ``BrokerUnavailable``, also for a topic that does not exist.
+    Blocks between records, and ends when ``stopping``, which is asked several times a second. Raises
+    ``BrokerUnavailable``, also for a topic that does not exist.
     """
     name = kafka.topic_prefix + topic
     settings = client_settings(kafka) | {
@@ -284,7 +285,7 @@ def follow(kafka: KafkaConfig, topic: str, *, from_start: bool = False, until_en
         start = OFFSET_BEGINNING if from_start else OFFSET_END
         consumer.assign([TopicPartition(name, partition, start) for partition in known.partitions])
         unread = set(known.partitions)
-        while unread or not until_end:
+        while (unread or not until_end) and not stopping():
             record = consumer.poll(_POLL_S)
             if record is None:
                 continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("streams", "agents", "db", "orderwatch", "simulator", "bench")
+ROOMS = ("streams", "agents", "db", "web", "orderwatch", "simulator", "bench")
 
 WORDS = ("streams.order", "streams.errors")
 #: What travels and how, without a broker: events, topics, configuration, sealed PINs.
@@ -47,7 +47,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.flow": ("agents", "streams"),
     "agents": (),
     "simulator": ("simulator",),  # the judge is independent
-    "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator"),
+    "web": ("web", "streams", "db", "agents.providers.registry", "orderwatch.why", "orderwatch.wording"),
+    "web.access": ("web.parts", "web.live", "db.tokens"),
+    "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator", "web"),
     "orderwatch.bench_commands": ("bench", "orderwatch"),
     "bench": ("bench", "orderwatch", "streams", "db"),
 }
@@ -60,7 +62,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mode": ("streams.app",),
     "aiohttp": ("agents.providers.http", "simulator"),
     "psycopg2": ("db", "orderwatch.embedded"),
-    "sqlalchemy": ("db", "streams.outbox", "orderwatch", "agents.heartbeat", "bench"),
+    "sqlalchemy": ("db", "streams.outbox", "orderwatch", "agents.heartbeat", "bench", "web.parts"),
+    "litestar": ("web",),
+    "uvicorn": ("web.serve",),
+    "jinja2": ("web.app",),
     "alembic": ("db",),
     "pybreaker": ("agents.lanes",),
     "aiolimiter": ("agents.lanes",),

@@ -1,0 +1,111 @@
+"""A dashboard for tests: the real server on a real socket, in a thread of this process, and a caller of it."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+
+from db import tokens
+from db.engine import connect
+from streams.config import Config, DatabaseConfig, IntegrationConfig, KafkaConfig, MappingConfig, RouteConfig, WebConfig
+from streams.seal import Sealer, new_key
+from tests.waiting import wait_until
+from web.parts import gather
+from web.serve import Server, address, listen
+
+#: Nobody answers there.
+NOWHERE = "127.0.0.1:1"
+
+
+@dataclass
+class Answer:
+    """One response."""
+
+    status: int
+    headers: dict[str, str]
+    cookies: list[str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def document(self) -> Any:
+        assert self.headers["content-type"].split(";")[0] in ("application/json", "application/problem+json"), self.text
+        return json.loads(self.body)
+
+
+@dataclass
+class Dashboard:
+    """A running one. ``ask`` sends one request on a connection of its own."""
+
+    url: str
+    engine: sa.Engine
+    config: Config
+    sealer: Sealer
+    server: Server
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def token(self, *scopes: str, tenant: str | None = None, name: str = "tester") -> str:
+        """The text of a token with these scopes; none given: all of them."""
+        return tokens.create(self.engine, name, scopes or tokens.SCOPES.keys(), tenant, "test").text
+
+    def ask(self, method: str, path: str, body: object = None, *, token: str | None = None,
+            headers: Mapping[str, str] | None = None) -> Answer:
+        sent = {"authorization": f"Bearer {token}"} if token else {}
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        if data is not None:
+            sent["content-type"] = "application/json"
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=20)
+        try:
+            connection.request(method, path, data, {**sent, **(headers or {})})
+            answer = connection.getresponse()
+            shown = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, shown, answer.headers.get_all("set-cookie") or [], answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, token: str | None = None) -> Answer:
+        return self.ask("GET", path, token=token)
+
+
+def settings(database: str, broker: str = NOWHERE, **web: Any) -> Config:
+    """Two tenants, one integration each."""
+    return Config(
+        kafka=KafkaConfig(bootstrap_servers=broker, session_timeout=3, rebalance_timeout=3),
+        database=DatabaseConfig(url=database),
+        web=WebConfig(**{"port": 0, "rate": 100_000, **web}),
+        integrations=tuple(
+            IntegrationConfig(id=name, tenant_id=tenant, provider="znet", base_url="http://127.0.0.1:1/",
+                              currency="TRY", credentials={"kod": "demo", "sifre": "secret-word"})
+            for name, tenant in (("znet-main", "demo"), ("znet-b", "kral"))
+        ),
+        routes=(RouteConfig(tenant_id="demo", package_id="pubg-60", mode="auto", primary="znet-main"),),
+        mappings=(MappingConfig(tenant_id="demo", package_id="pubg-60", integration="znet-main",
+                                provider_package_id="1", oyun="1", kupur="UC60"),),
+    )  # fmt: skip
+
+
+@contextmanager
+def dashboard(config: Config) -> Iterator[Dashboard]:
+    """Started, and ended at the end."""
+    sealer = Sealer([new_key()])
+    server = Server(gather(config, sealer))
+    listening = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listening],), name="dashboard")
+    thread.start()
+    engine = connect(config.database.url.get_secret_value(), 2)
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), timeout_s=20)
+        yield Dashboard(address("127.0.0.1", listening), engine, config, sealer, server)
+    finally:
+        server.let_go()
+        thread.join()
+        listening.close()
+        engine.dispose()

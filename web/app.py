@@ -1,0 +1,153 @@
+"""The dashboard and its HTTP API as one application: what every request goes through, and what starts with it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from litestar import Litestar, Router
+from litestar.datastructures import MutableScopeHeaders
+from litestar.di import Provide
+from litestar.exceptions import ImproperlyConfiguredException
+from litestar.handlers.base import BaseRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.rate_limit import RateLimitConfig
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.plugins.jinja import JinjaTemplateEngine
+from litestar.routes import HTTPRoute
+from litestar.static_files import create_static_files_router
+from litestar.stores.memory import MemoryStore
+from litestar.template.config import TemplateConfig
+from litestar.types import ControllerRouterHandler, Message, Scope
+
+from db import submissions
+from streams.errors import StoreUnavailable
+from web import access, login, pages, problems, site
+from web.access import PUBLIC
+from web.parts import Parts
+
+HERE = Path(__file__).parent
+MOST_BODY_BYTES = 1_000_000
+#: For how long an Idempotency-Key is remembered; a record of orders.created is kept as long.
+KEYS_KEPT = timedelta(days=7)
+_TIDY_EVERY_S = 600.0
+
+#: For every response. No inline script or style, nothing from elsewhere, in nobody's frame.
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def create(parts: Parts) -> Litestar:
+    """The application. Raises ``ImproperlyConfiguredException`` for a route that does not say what it needs."""
+    web = parts.config.web
+    counts = MemoryStore()
+    app = Litestar(
+        route_handlers=[*_routes(), create_static_files_router(
+            "/static", [HERE / "static"], opt={"needs": PUBLIC, "unlimited": True}, name="static"
+        )],
+        dependencies={"parts": Provide(lambda: parts, sync_to_thread=False),
+                      "who": Provide(access.caller, sync_to_thread=False)},
+        guards=[access.admit],
+        middleware=[
+            access.Identify(parts),
+            DefineMiddleware(access.CookieCsrf, config=access.csrf_config(parts)),
+            RateLimitConfig(
+                ("second", int(web.rate)), identifier_for_request=access.identifier, exclude_opt_key="unlimited",
+                store="counts",
+            ).middleware,
+        ],
+        stores={"counts": counts},
+        exception_handlers={Exception: problems.answer},
+        before_send=[_headers(https=web.https)],
+        template_config=TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment())),
+        openapi_config=_openapi(),
+        request_max_body_size=MOST_BODY_BYTES,
+        lifespan=[lambda _: _running(parts, counts)],
+        logging_config=None,
+    )  # fmt: skip
+    for path, handler in handlers(app):
+        if "needs" not in handler.opt:
+            raise ImproperlyConfiguredException(f"{path} ({handler}) does not say what it needs")
+    return app
+
+
+def handlers(app: Litestar) -> Iterator[tuple[str, BaseRouteHandler]]:
+    """Every route of the application: its path as it is declared, and what answers there. Not Litestar's own answers
+    to OPTIONS, which tell methods only."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else [route.route_handler]:
+            if getattr(handler, "http_methods", None) != {"OPTIONS"}:
+                yield route.path, handler
+
+
+def _routes() -> Sequence[ControllerRouterHandler]:
+    return [*site.routes, *login.routes, *pages.routes]
+
+
+def environment() -> Environment:
+    """Jinja for the templates of this room; everything is escaped."""
+    return Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Orderwatch", version=version("orderwatch"),
+        description="Orders, what they wait for, and what a person may do about it. docs/http-api.md has examples.",
+        openapi_router=Router("/api/openapi.json", route_handlers=[], opt={"needs": PUBLIC}, include_in_schema=False),
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        components=Components(security_schemes={
+            "token": SecurityScheme(type="http", scheme="bearer", description="of `orderwatch token create`")
+        }),
+        security=[{"token": []}],
+    )  # fmt: skip
+
+
+def _headers(*, https: bool) -> Any:
+    made = HEADERS | ({"strict-transport-security": "max-age=31536000"} if https else {})
+
+    async def add(message: Message, scope: Scope) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableScopeHeaders.from_message(message)
+            for name, value in made.items():
+                headers.setdefault(name, value)
+            if not scope["path"].startswith("/static/"):
+                headers.setdefault("cache-control", "no-store")
+
+    return add
+
+
+@asynccontextmanager
+async def _running(parts: Parts, counts: MemoryStore) -> AsyncIterator[None]:
+    async with parts.emitter:
+        parts.live.start()
+        tidying = asyncio.create_task(_tidy(parts, counts))
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            with suppress(asyncio.CancelledError):
+                await tidying
+            await parts.live.stop()
+            parts.engine.dispose()
+
+
+async def _tidy(parts: Parts, counts: MemoryStore) -> None:
+    while True:
+        await counts.delete_expired()
+        with suppress(StoreUnavailable):
+            await parts.ask(submissions.forget, parts.engine, KEYS_KEPT)
+        await asyncio.sleep(_TIDY_EVERY_S)
+

@@ -1,0 +1,99 @@
+"""What went wrong, as the caller reads it: problem details (RFC 9457) for programs, a page for people."""
+
+import logging
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException, NotAuthorizedException, ValidationException
+from litestar.response import Redirect, Template
+
+from streams.errors import AppError, BrokerUnavailable, EventError, OrderNotFound, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+#: Paths that programs speak to; every other one is for people.
+MACHINES = ("/api", "/hooks", "/health", "/metrics")
+RETRY_AFTER_S = 5
+
+_Request = Request[Any, Any, Any]
+
+
+class Wrong(msgspec.Struct, frozen=True):
+    """One field of the request, and what was expected there."""
+
+    field: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error. ``detail`` is one line for a person; ``errors`` name the fields that are wrong."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[Wrong] = []
+
+
+class Refused(HTTPException):
+    """A request that cannot be granted; ``fields`` says what is wrong with which field."""
+
+    def __init__(self, status: int, detail: str, **fields: str) -> None:
+        super().__init__(detail=detail, status_code=status, extra=dict(fields))
+
+
+def answer(request: _Request, error: Exception) -> Response[Any]:
+    """The response to any exception that a request ended with."""
+    problem, headers = _told(error)
+    if problem.status >= 500 and not isinstance(error, AppError):
+        log.error("a request to %s failed: %s", request.scope["route_handler"], _place_of(error))
+    if request.url.path.startswith(MACHINES):
+        return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+    if isinstance(error, NotAuthorizedException):
+        return Redirect("/login", query_params={"next": request.url.path}, status_code=303)
+    return Template("error.html", context={"problem": problem}, status_code=problem.status, headers=headers,
+                    media_type=MediaType.HTML)  # fmt: skip
+
+
+def _told(error: Exception) -> tuple[Problem, dict[str, str]]:
+    if isinstance(error, StoreUnavailable | BrokerUnavailable):
+        what = "the database" if isinstance(error, StoreUnavailable) else "the broker"
+        return _problem(503, f"{what} does not answer; nothing was done"), {"retry-after": str(RETRY_AFTER_S)}
+    if isinstance(error, OrderNotFound):
+        return _problem(404, str(error)), {}
+    if isinstance(error, EventError):
+        return _of_event(error), {}
+    if isinstance(error, ValidationException):
+        wrong = [_wrong(item) for item in error.extra or () if isinstance(item, dict)]
+        detail = "; ".join(f"{item.field}: {item.message}" for item in wrong)
+        return _problem(error.status_code, detail or error.detail, wrong), {}
+    if isinstance(error, HTTPException):
+        extra = error.extra if isinstance(error.extra, dict) else {}
+        wrong = [Wrong(name, str(text)) for name, text in extra.items()]
+        return _problem(error.status_code, error.detail, wrong), dict(error.headers or {})
+    return _problem(500, "something went wrong here; the log of the dashboard says where"), {}
+
+
+def _of_event(error: EventError) -> Problem:
+    """``orderwatch.order.created.v1: quantity: Expected ...`` names the field in the middle."""
+    _, _, line = str(error).partition(": ")
+    field, _, message = line.partition(": ")
+    return _problem(400, line, [Wrong(field, message)] if message else [])
+
+
+def _problem(status: int, detail: str, errors: list[Wrong] | None = None) -> Problem:
+    return Problem(HTTPStatus(status).phrase, status, detail, errors or [])
+
+
+def _wrong(item: dict[str, Any]) -> Wrong:
+    return Wrong(str(item.get("key", "body")), str(item.get("message", "")))
+
+
+def _place_of(error: Exception) -> str:
+    """Type and lines of code; never the text, which may hold what the request held."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return f"{type(error).__name__} at " + ", ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)

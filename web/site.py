@@ -1,0 +1,49 @@
+"""What is about the server itself: its health, its metrics, and what the caller's token may do."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import MediaType, Response, get
+from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from db import queries
+from streams.errors import StoreUnavailable
+from web.access import PUBLIC, Who
+from web.parts import Inside
+
+
+class Health(msgspec.Struct):
+    """``ok``, or ``unavailable`` while the database does not answer."""
+
+    status: str
+
+
+class TokenInfo(msgspec.Struct):
+    """The token of this request. ``tenant_id`` is null for a token of all tenants."""
+
+    name: str
+    tenant_id: str | None
+    scopes: Annotated[list[str], msgspec.Meta(description="sorted")]
+
+
+@get("/health", needs=PUBLIC, unlimited=True, security=[{}], summary="Whether this dashboard can answer questions")
+async def health(parts: Inside) -> Response[Health]:
+    try:
+        await parts.ask(queries.database_now, parts.engine)
+    except StoreUnavailable:
+        return Response(Health("unavailable"), status_code=HTTP_503_SERVICE_UNAVAILABLE)
+    return Response(Health("ok"))
+
+
+@get("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")
+async def metrics() -> Response[bytes]:
+    return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@get("/api/token", needs="orders:read", summary="What the token of this request may do")
+async def token(who: Who) -> TokenInfo:
+    return TokenInfo(who.name, who.tenant_id, sorted(who.scopes))
+
+
+routes: list[Any] = [health, metrics, token]

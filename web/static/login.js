@@ -1,0 +1,7 @@
+// A link may carry a token behind the hash sign, which a browser never sends: it goes into the form and out of the bar.
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) {
+  history.replaceState(null, "", location.pathname + location.search);
+  document.getElementById("token").value = given;
+  document.getElementById("login").submit();
+}
