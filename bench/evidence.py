@@ -1,7 +1,7 @@
 """What really happened in a run, read afterwards: from the simulator, the topics and the database."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,14 +59,28 @@ def _each(reference: str) -> list[str]:
     return [part.strip(' "') for part in reference.strip("[]").split(",") if part.strip(' "')]
 
 
-def of_ours(scene: Scene, prefix: str) -> Evidence:
-    """Ours from the topics and the ledger; only orders whose id begins with ``prefix``."""
-    found = Evidence(due=defaultdict(list))
-    kafka = scene.config.kafka
-    for record in follow(kafka, CREATED, from_start=True, until_end=True):
+def appends(scene: Scene, topic: str, prefix: str) -> dict[str, float]:
+    """When the last record of each order was appended to a topic."""
+    found: dict[str, float] = {}
+    for record in follow(scene.config.kafka, topic, from_start=True, until_end=True):
         order_id = (record.key or b"").decode()
         if order_id.startswith(prefix) and record.at is not None:
-            found.appended[order_id] = record.at.timestamp()
+            found[order_id] = record.at.timestamp()
+    return found
+
+
+def of_log(scene: Scene, prefix: str, rows: Iterable[Sequence[Any]]) -> Evidence:
+    """Of a contender on the same topics whose table says (order id, reference)."""
+    return Evidence(
+        appended=appends(scene, CREATED, prefix), ended=appends(scene, STATUS_CHANGED, prefix),
+        references={row[1]: row[0] for row in rows},
+    )
+
+
+def of_ours(scene: Scene, prefix: str) -> Evidence:
+    """Ours from the topics and the ledger; only orders whose id begins with ``prefix``."""
+    found = Evidence(appended=appends(scene, CREATED, prefix), due=defaultdict(list))
+    kafka = scene.config.kafka
     for record in follow(kafka, STATUS_CHANGED, from_start=True, until_end=True):
         change = decode(StatusChanged, record.value)
         if change.order_id.startswith(prefix) and change.external_status in _FINAL and record.at is not None:

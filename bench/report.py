@@ -10,6 +10,7 @@ from typing import Any
 from bench.numbers import Spread, repeated
 from bench.options import Options
 from bench.processes import Cost
+from bench.profiling import Profile
 from orderwatch.terminal import say, show
 
 
@@ -31,6 +32,7 @@ class Result:
     lag: int
     differences: list[str] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict)
+    profile: Profile | None = None
 
     @property
     def worker_cpu(self) -> float:
@@ -112,8 +114,29 @@ def show_result(result: Result) -> None:
     show(("figure", result.contender), pairs, empty="")
 
 
+def show_profile(profile: Profile, lines: int = 40) -> None:
+    """By thread, by library, and the functions that cost most, themselves and with what they call."""
+    show(("CPU s", "threads as the system names them"),
+         [(f"{seconds:.2f}", name) for name, seconds in profile.cpu_s.most_common()], empty="-")  # fmt: skip
+    for title, counted, most in (
+        ("thread", profile.threads, 12), ("library of the innermost function", profile.areas, 20),
+        ("function by itself", profile.own, lines), ("function and what it calls", profile.whole, 2 * lines),
+    ):  # fmt: skip
+        say()
+        show(("share", title), [(profile.share(n), _short(name)) for name, n in counted.most_common(most)], empty="-")
+
+
+def _short(frame: str) -> str:
+    """A frame without the directories above its package."""
+    name, _, place = frame.partition(" (")
+    return f"{name} ({'/'.join(place.split('/')[-3:])}" if place else frame
+
+
 def show_results(results: Sequence[Result]) -> None:
     """One run in full, several as a table of medians."""
+    for result in results:
+        if result.profile is not None:
+            show_profile(result.profile)
     if len(results) == 1:
         show_result(results[0])
         return

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bench import evidence as ev
-from bench.contenders import Contender, lag, placing
+from bench.contenders import WORKER, Contender, lag, placing
 from bench.numbers import spread
 from bench.options import Options
 from bench.processes import Cost, Meter
+from bench.profiling import Profiler
 from bench.report import Result, megabytes, per_thousand
 from bench.stage import Scene, Stage
 from orderwatch.embedded import PartError
@@ -20,12 +21,17 @@ MEASURED = "m"
 _LOOK_S = 0.25
 
 
-def run(stage: Stage, contender: Contender, options: Options, progress: Progress) -> Result:
+def run(stage: Stage, contender: Contender, options: Options, progress: Progress, *, profile: bool = False) -> Result:
     """One measured run on fresh topics, database and simulator, after a warm-up that does not count."""
     with stage.scene(options) as scene:
         contender.start(scene)
         warm(contender, scene, progress)
-        return measured(contender, scene, progress)
+        if not profile:
+            return measured(contender, scene, progress)
+        profiler = Profiler(scene.roots()[WORKER], scene.directory)
+        result = measured(contender, scene, progress)
+        result.profile = profiler.stop()
+        return result
 
 
 def warm(contender: Contender, scene: Scene, progress: Progress) -> None:

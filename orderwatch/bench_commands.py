@@ -21,6 +21,9 @@ def bench(
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls at the same time, per integration and worker.")] = 200,
     rate: Annotated[float, typer.Option(min=0, help="Orders per second; 0: as fast as the broker takes them.")] = 0.0,
+    against: Annotated[
+        str, typer.Option(help="Peers to measure in the same run: floor, celery-{usual,lean}-{prefork,gevent}.")
+    ] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each contender, interleaved.")] = 1,
     limit: Annotated[float, typer.Option(min=10, help="Seconds after which a run is given up.")] = 300.0,
     profile: Annotated[bool, typer.Option("--profile", help="Also show where the worker's CPU goes.")] = False,
@@ -38,4 +41,4 @@ def bench(
         orders=orders, checks=checks, latency_ms=latency_ms, mix=mix_of(mix), workers=workers, concurrency=concurrency,
         rate=rate, limit_s=limit,
     )  # fmt: skip
-    raise typer.Exit(run(mode, options, repeats=repeats, profile=profile, keep=keep, as_json=as_json))
+    raise typer.Exit(run(mode, options, against=against, repeats=repeats, profile=profile, keep=keep, as_json=as_json))
