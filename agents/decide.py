@@ -58,6 +58,7 @@ class Draft:
         self.attempts = {a.attempt: a for a in state.attempts}
         self.changed: set[int] = set()
         self.steps: list[Step] = []
+        self.reopened = False
 
     def __getitem__(self, number: int) -> Attempt:
         return self.attempts[number]
@@ -207,7 +208,7 @@ class Draft:
         dead = [state in (S.FAILED, S.REJECTED, S.NOT_SENT) for state in states]
         if all(dead) and order.waiting is None:
             return ExternalStatus.FAILED
-        if order.external_status is ExternalStatus.EXPIRED:
+        if order.external_status is ExternalStatus.EXPIRED and not self.reopened:
             return ExternalStatus.EXPIRED
         if any(r.state is S.UNKNOWN or (r.state is S.SENDING and r.evidence.get("repeated")) for r in newest):
             return ExternalStatus.UNKNOWN
@@ -310,7 +311,7 @@ def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, rou
         case Placed.REJECTED | Placed.NOT_SENT | Placed.RETRY_LATER if row.evidence.get("unproven"):
             # This request bought nothing; the one before it, whose outcome is unknown, still may have.
             draft.move(number, S.UNKNOWN, **fields)
-            _find_out(draft, number, schedule.retry_after_s(answer.retry_after_s, again_s))
+            find_out(draft, number, schedule.retry_after_s(answer.retry_after_s, again_s))
         case Placed.ACCEPTED:
             draft.move(number, S.ACCEPTED, **fields)
             draft.schedule(number, schedule.first_after_s)
@@ -319,7 +320,7 @@ def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, rou
         case Placed.REFUSED_AFTER_ACCEPT:
             draft.move(number, S.FAILED, **fields)
             draft.watch(number, schedule)
-            _line_failed(draft, row)
+            line_failed(draft, row)
             return draft.change(StatusReason.REFUSED, answer.message, number)
         case Placed.REJECTED:
             draft.move(number, S.REJECTED, refusal=(answer.reason or Refusal.OTHER).value, **fields)
@@ -327,13 +328,13 @@ def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, rou
             return draft.change(StatusReason.REFUSED, answer.message, number)
         case Placed.NOT_SENT | Placed.RETRY_LATER if answer.kind is Placed.NOT_SENT or closed(draft.order):
             draft.move(number, S.NOT_SENT, **fields)
-            _again(draft, row, schedule, answer.message)
+            again(draft, row, schedule, answer.message)
         case Placed.RETRY_LATER:
             draft.move(number, S.INTENT, **fields)
             draft.schedule(number, schedule.retry_after_s(answer.retry_after_s, schedule.requeue_s))
         case Placed.DUPLICATE | Placed.AMBIGUOUS:
             draft.move(number, S.UNKNOWN, **fields)
-            _find_out(draft, number, again_s)
+            find_out(draft, number, again_s)
     return draft.change(StatusReason.PROVIDER, answer.message, number)
 
 
@@ -369,7 +370,7 @@ def lease_over(state: OrderState, number: int, routing: Routing, schedule: Sched
     draft = Draft(state, routing, now, actor)
     draft.move(number, S.UNKNOWN, evidence={**row.evidence, "lease_over": now.isoformat()})
     draft.step("lease_over", number, lease_until=row.lease_until and row.lease_until.isoformat())
-    _find_out(draft, number, schedule.requeue_s)
+    find_out(draft, number, schedule.requeue_s)
     return draft.change(StatusReason.PROVIDER, "", number, only_expired=number)
 
 
@@ -378,7 +379,7 @@ def stranded(state: OrderState, row: Attempt, routing: Routing, now: datetime) -
     if state.attempt(row.attempt) != row:
         return None
     draft = Draft(state, routing, now, "check")
-    _find_out(draft, row.attempt, 0.0)
+    find_out(draft, row.attempt, 0.0)
     return draft.change(StatusReason.PROVIDER)
 
 
@@ -413,7 +414,7 @@ def _seen_accepted(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: S
     elif answer.kind is Seen.FAILED:
         draft.move(row.attempt, S.FAILED, **_facts(row, answer))
         draft.watch(row.attempt, schedule)
-        _line_failed(draft, row)
+        line_failed(draft, row)
     else:
         if answer.kind is Seen.PENDING:
             draft.set(row.attempt, evidence={**row.evidence, "processing": True}, **_facts(row, answer))
@@ -431,11 +432,11 @@ def _seen_unknown(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Sc
         case Seen.FAILED:
             draft.move(row.attempt, S.FAILED, **_facts(row, answer))
             draft.watch(row.attempt, schedule)
-            _line_failed(draft, row)
+            line_failed(draft, row)
         case Seen.NOT_FOUND:
             _absent(draft, row, schedule)
         case Seen.QUERY_ERROR | Seen.UNRECOGNISED:
-            _find_out(draft, row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks)))
+            find_out(draft, row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks)))
 
 
 def _absent(draft: Draft, row: Attempt, schedule: Schedule) -> None:
@@ -443,19 +444,19 @@ def _absent(draft: Draft, row: Attempt, schedule: Schedule) -> None:
     account = draft.routing.accounts.get(row.integration_id)
     wait_s = schedule.backoff_s(row.checks)
     if account is None:
-        _find_out(draft, row.attempt, wait_s)
+        find_out(draft, row.attempt, wait_s)
         return
     profile = account.profile
-    sent_at = _last_sent_at(row)
+    sent_at = last_sent_at(row)
     if sent_at is not None and (draft.now - sent_at).total_seconds() < profile.absent_settle_s:
-        _find_out(draft, row.attempt, wait_s)
+        find_out(draft, row.attempt, wait_s)
         return
     since = row.absent_since or draft.now
     answers = row.absent_answers + 1
     draft.set(row.attempt, absent_answers=answers, absent_since=since)
     over_s = (draft.now - since).total_seconds()
     if answers < profile.absent_answers or over_s < profile.absent_window_s:
-        _find_out(draft, row.attempt, wait_s)
+        find_out(draft, row.attempt, wait_s)
         return
     draft.step("proven_absent", row.attempt, answers=answers, over_s=round(over_s))
     if may_repeat(draft.routing, row, draft.now) and not closed(draft.order):
@@ -465,10 +466,10 @@ def _absent(draft: Draft, row: Attempt, schedule: Schedule) -> None:
         return
     draft.move(row.attempt, S.NOT_SENT, message="looked up: the provider does not have it")
     draft.watch(row.attempt, schedule)
-    _again(draft, row, schedule, "looked up: the provider does not have it")
+    again(draft, row, schedule, "looked up: the provider does not have it")
 
 
-def _last_sent_at(row: Attempt) -> datetime | None:
+def last_sent_at(row: Attempt) -> datetime | None:
     again = row.evidence.get("sent_again_at")
     return datetime.fromisoformat(again) if again else row.sent_at
 
@@ -482,7 +483,7 @@ def may_repeat(routing: Routing, row: Attempt, now: datetime) -> bool:
     return limit_s is None or row.sent_at is None or (now - row.sent_at).total_seconds() < limit_s
 
 
-def _find_out(draft: Draft, number: int, delay_s: float) -> None:
+def find_out(draft: Draft, number: int, delay_s: float) -> None:
     """Schedule the way out of an unknown outcome, or tell a person when there is none or it takes long."""
     row = draft[number]
     account = draft.routing.accounts.get(row.integration_id)
@@ -512,7 +513,7 @@ def _delivered(draft: Draft, number: int, fields: dict[str, Any], pins: tuple[st
         return
     draft.move(number, S.COMPLETED, **{**fields, "pins": list(pins)})
     draft.watch(number, schedule)
-    _line_failed(draft, row)
+    line_failed(draft, row)
 
 
 def _refused(draft: Draft, row: Attempt, reason: Refusal, message: str, schedule: Schedule) -> None:
@@ -522,7 +523,7 @@ def _refused(draft: Draft, row: Attempt, reason: Refusal, message: str, schedule
                    discriminator=row.integration_id)  # fmt: skip
     if reason is Refusal.ACCESS:
         # The account is locked out: that says nothing about the order, so it waits instead of failing.
-        _again(draft, row, schedule, message, elsewhere=False)
+        again(draft, row, schedule, message, elsewhere=False)
         return
     account = draft.routing.accounts.get(row.integration_id)
     tried = frozenset(
@@ -535,10 +536,10 @@ def _refused(draft: Draft, row: Attempt, reason: Refusal, message: str, schedule
             draft.watch(row.attempt, schedule)  # a late success of the refused one must not go unnoticed
             draft.add(found)
             return
-    _line_failed(draft, row)
+    line_failed(draft, row)
 
 
-def _again(draft: Draft, row: Attempt, schedule: Schedule, message: str, *, elsewhere: bool = True) -> None:
+def again(draft: Draft, row: Attempt, schedule: Schedule, message: str, *, elsewhere: bool = True) -> None:
     """Nothing was bought: the other integration at once, or the next round after a growing delay."""
     if draft.order.external_status is ExternalStatus.EXPIRED:
         draft.wait(Waiting(AttentionCode.EXPIRED, "nothing was bought, and the deadline has passed"))
@@ -566,7 +567,7 @@ def _again(draft: Draft, row: Attempt, schedule: Schedule, message: str, *, else
     draft.add(found, delay_s)
 
 
-def _line_failed(draft: Draft, row: Attempt) -> None:
+def line_failed(draft: Draft, row: Attempt) -> None:
     """Some units delivered and the rest refused: neither approved nor rejected, a person decides."""
     newest = draft.newest()
     done = sum(r.state is S.COMPLETED for r in newest)
@@ -623,7 +624,9 @@ def expired(state: OrderState, routing: Routing, now: datetime, *, fail: bool, a
         draft.order.waiting_since = draft.order.waiting_since or now
     draft.step("deadline", deadline_at=order.deadline_at.isoformat())
     if not fail:
-        draft.tell(AttentionCode.EXPIRED, f"no final answer by the deadline; last known: {order.external_status}")
+        again_at = order.deadline_at.isoformat() if AttentionCode.EXPIRED in {r.code for r in order.raised} else ""
+        draft.tell(AttentionCode.EXPIRED, f"no final answer by the deadline; last known: {order.external_status}",
+                   discriminator=again_at)  # fmt: skip
     target = ExternalStatus.FAILED if fail else ExternalStatus.EXPIRED
     draft.say(target, StatusReason.DEADLINE, "deadline")
     return draft.change(StatusReason.DEADLINE)
@@ -645,53 +648,6 @@ def long_pending(state: OrderState, routing: Routing, now: datetime, threshold_s
 def threshold_key(threshold_s: float) -> str:
     """The discriminator of a long-pending threshold."""
     return f"{threshold_s:g}s"
-
-
-class Refused(Exception):
-    """A person asked for something that the ledger does not allow; the text says why."""
-
-
-def resolved(state: OrderState, number: int, outcome: str, by: str, reason: str, evidence: str | None,
-             routing: Routing, schedule: Schedule | None, now: datetime) -> Change:  # fmt: skip
-    """A named person says how an attempt ended, or (attempt 0) how an order without a live attempt ended.
-
-    ``outcome`` is accepted, completed, failed or not_sent. Raises ``Refused``.
-    """
-    draft = Draft(state, routing, now, f"operator:{by}")
-    draft.step("resolved", number or None, outcome=outcome, by=by, reason=reason, evidence=evidence)
-    if number == 0:
-        _resolve_order(draft, outcome)
-        draft.say(ExternalStatus(outcome), StatusReason.OPERATOR, reason)
-        return draft.change(StatusReason.OPERATOR, reason)
-    row = state.attempt(number)
-    if row is None:
-        raise Refused(f"the order has no attempt {number}")
-    to = S(outcome)
-    if row.state not in (S.UNKNOWN, S.ACCEPTED):
-        raise Refused(f"attempt {number} is {row.state}; only an unknown or accepted one can be resolved")
-    if to not in ATTEMPT_MOVES[row.state] or to in (S.SENDING, S.REJECTED):
-        raise Refused(f"attempt {number} is {row.state} and cannot become {outcome}")
-    word = {"by": by, "reason": reason, "evidence": evidence, "at": now.isoformat()}
-    draft.move(number, to, evidence={**row.evidence, "resolved": word})
-    if to is S.ACCEPTED and schedule is not None:
-        draft.schedule(number, schedule.first_after_s)
-    elif to is S.NOT_SENT and schedule is not None:
-        _again(draft, row, schedule, reason)
-    else:
-        _line_failed(draft, row)
-    return draft.change(StatusReason.OPERATOR, reason, number)
-
-
-def _resolve_order(draft: Draft, outcome: str) -> None:
-    if outcome not in (ExternalStatus.COMPLETED, ExternalStatus.FAILED):
-        raise Refused(f"an order can be resolved as completed or failed, not as {outcome}")
-    if draft.order.external_status in TERMINAL:
-        raise Refused(f"the order is {draft.order.external_status} already")
-    live = [row for row in draft.attempts.values() if row.live]
-    for row in live:
-        if row.state is not S.INTENT:
-            raise Refused(f"attempt {row.attempt} is {row.state}; resolve that attempt first")
-        draft.move(row.attempt, S.NOT_SENT, message="resolved by a person before it was sent")
 
 
 def _facts(row: Attempt, answer: PlacedAnswer | StatusAnswer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from faust.web import Request, Response, View
 
-from agents import check, dispatch, record
+from agents import check, dispatch, operator, record
 from agents.guard import Delivery, where
 from agents.pool import Pool
 from agents.wiring import Parts
@@ -48,6 +48,7 @@ def topic(name: str) -> Any:
 
 
 created, checks, referenced = topic("orders.created"), topic("orders.check"), topic("orders.referenced")
+commands = topic("orders.command")
 changed, attention = topic("orders.status-changed"), topic("orders.attention")
 dead_letters = topic("orders.dead-letter")
 
@@ -146,6 +147,12 @@ async def dispatch_orders(stream: Any) -> None:
 async def check_orders(stream: Any) -> None:
     """Act on due checks."""
     await _each("check", lambda delivery: check.check(parts.deps, delivery))(stream)
+
+
+@app.agent(commands, name="command")
+async def carry_out_commands(stream: Any) -> None:
+    """Do what people ask for, where the ledger allows it."""
+    await _each("command", lambda delivery: operator.command(parts.deps, delivery))(stream)
 
 
 @app.agent(referenced, name="projection-referenced")

@@ -1,46 +1,67 @@
 """What a person may do to an order: the same ledger, the same rules, their name beside it."""
 
-from dataclasses import dataclass
+import asyncio
 
-from agents import decide
+import structlog
+
+from agents import acts, announce
 from agents.dispatch import place_due
-from agents.work import Deps, require, settle, tell, tell_again
-from db.rows import Change, OrderState
+from agents.guard import Delivery
+from agents.work import Deps, tell, tell_again
+from db.rows import Answer, Commanded
+from streams.events import Check, Command, decode
+from streams.kafka import message
+from streams.order import CheckReason
+
+log = structlog.get_logger(__name__)
+
+_RECEIVED = ("command_id", "tenant_id", "order_id", "by", "reason", "issued_at")
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """Whether it was done, and the sentence for the person."""
+async def command(deps: Deps, delivery: Delivery) -> None:
+    """One command: decided once, with what follows from it; a redelivery says again what it may not have said."""
+    event = decode(Command, delivery.value)
+    lost = 0
+    while True:
+        before = await deps.ledger.load((event.tenant_id, event.order_id))
+        held = await deps.ledger.receive(_received(event))
+        if (held.tenant_id, held.order_id) != (event.tenant_id, event.order_id):
+            log.warning("command id belongs to another order", order=event.order_id, command=event.command_id)
+            return
+        if held.done is not None:
+            if delivery.repeated and before is not None:
+                await tell_again(deps, before)
+                await _ask(deps, event, held.asked or [])
+                await place_due(deps, before)
+            return
+        if before is None:
+            said = f"order {event.order_id} of tenant {event.tenant_id} was never accepted"
+            return await deps.ledger.refuse(Answer(command_id=event.command_id, done=False, said=said))
+        stored = await deps.ledger.apply(acts.decided(before, event, deps.routing, deps.clock.now()))
+        if stored is not None:
+            break
+        lost += 1
+        await asyncio.sleep(min(0.05 * lost, 1.0))
+    assert stored.answer is not None
+    log.info("command decided", order=event.order_id, action=event.action.value, done=stored.answer.done)
+    after = announce.after(before, stored)
+    await tell(deps, before, after)
+    await _ask(deps, event, stored.answer.asked)
+    if stored.answer.done:
+        await place_due(deps, after)
 
-    done: bool
-    said: str
+
+def _received(event: Command) -> Commanded:
+    return Commanded(action=event.action.value, **{name: getattr(event, name) for name in _RECEIVED})
 
 
-async def resolve(
-    deps: Deps, tenant_id: str, order_id: str, attempt: int, outcome: str, by: str, reason: str,
-    evidence: str | None = None,
-) -> Resolution:  # fmt: skip
-    """Say how an attempt ended that nobody else can tell; attempt 0 means the order when no attempt is live.
-
-    ``outcome``: accepted, completed, failed or not_sent. Raises ``OrderNotFound``, ``StoreUnavailable``,
-    ``BrokerUnavailable``; a refusal is an answer.
-    """
-    state = await require(deps, (tenant_id, order_id))
-    row = state.attempt(attempt)
-    account = deps.account(row) if row is not None else None
-
-    def decided(state: OrderState) -> Change:
-        return decide.resolved(
-            state, attempt, outcome.replace("-", "_"), by, reason, evidence, deps.routing,
-            account.schedule if account is not None else None, deps.clock.now(),
-        )  # fmt: skip
-
-    try:
-        after = await settle(deps, state, decided)
-    except decide.Refused as refused:
-        # Who asks again because the first try never answered: it may have been stored, and never told.
-        await tell_again(deps, state)
-        return Resolution(False, str(refused))
-    await tell(deps, state, after)
-    await place_due(deps, after)
-    return Resolution(True, f"order {order_id} of {tenant_id} is now {after.order.external_status}")
+async def _ask(deps: Deps, event: Command, asked: list[tuple[int, int]]) -> None:
+    """Checks that a person asked for; told again they are the same events."""
+    await deps.emitter.send([
+        message(
+            Check(order_id=event.order_id, tenant_id=event.tenant_id, attempt=attempt, check_number=number,
+                  due_at=event.issued_at, reason=CheckReason.OPERATOR.value),
+            "orders.check", at=event.issued_at,
+        )
+        for attempt, number in asked
+    ])  # fmt: skip

@@ -50,6 +50,13 @@ class Routing:
             facts_of(order), dead.quantity, start=order.attempts + 1, line=dead.line, skip=skip, lines=order.lines
         )
 
+    def at(self, integration_id: str, order: Order, dead: Attempt | None) -> list[Attempt] | Waiting:
+        """Attempts at a named integration, whatever the route says: for the line of a dead one, or a first time."""
+        facts = facts_of(order)
+        if dead is None:
+            return self._attempts_at(integration_id, facts, facts.quantity, 1, 1, 0)
+        return self._attempts_at(integration_id, facts, dead.quantity, order.attempts + 1, dead.line, order.lines)
+
     def _first_usable(
         self, facts: OrderFacts, quantity: int, *, start: int, line: int, skip: frozenset[str], lines: int = 0
     ) -> list[Attempt] | Waiting:
@@ -73,7 +80,9 @@ class Routing:
     ) -> list[Attempt] | Waiting:
         account = self.accounts.get(integration_id)
         mapping = self.config.mapping(facts.tenant_id, facts.package_id, integration_id)
-        if account is None or not account.enabled:
+        if account is None:
+            return Waiting(AttentionCode.INTEGRATION_DISABLED, f"integration {integration_id} is not configured")
+        if not account.enabled:
             return Waiting(AttentionCode.INTEGRATION_DISABLED, f"integration {integration_id} is switched off")
         if mapping is None:
             return Waiting(AttentionCode.NO_MAPPING, f"package {facts.package_id} has no mapping at {integration_id}")

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -231,20 +230,6 @@ class Parts:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background task ended", task=task.get_name(), error=type(error).__name__)
             self._keep(asyncio.ensure_future(self._stop(error)))
-
-
-@asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Deps]:
-    """A worker's parts for the length of one act of a person."""
-
-    async def stop(error: BaseException) -> None:
-        raise error
-
-    parts = Parts(config, stop)
-    try:
-        yield await parts.connect()
-    finally:
-        await parts.close()
 
 
 def account(config: Config, integration: IntegrationConfig, lane: Lane, tiers: tuple[float, ...]) -> Account:

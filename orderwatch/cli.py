@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from orderwatch import (
+    act_commands,
     attention_commands,
     bench_commands,
     codes_commands,
@@ -48,6 +49,7 @@ app.add_typer(topics_commands.app, name="topics")
 app.add_typer(db_commands.app, name="db")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(orders_commands.app, name="orders")
+act_commands.register(order_commands.app)
 app.add_typer(order_commands.app, name="order")
 app.add_typer(attention_commands.app, name="attention")
 app.add_typer(dlq_commands.app, name="dlq")

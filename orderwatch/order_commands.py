@@ -1,6 +1,5 @@
 """``orderwatch order``: one order, what it waits for, and what a person may do about it."""
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,15 +30,6 @@ _WIDTH = 100
 
 Tenant = Annotated[str, typer.Argument(help="Tenant id.")]
 OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="Order id.")]
-
-
-class Outcome(StrEnum):
-    """What a person can know about an attempt whose outcome the engine does not know."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    NOT_SENT = "not-sent"
-    ACCEPTED = "accepted"
 
 
 @app.command("find")
@@ -125,41 +115,6 @@ def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: As
     raise typer.Exit(0 if said.known else 1)
 
 
-@app.command("check")
-def check(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG) -> None:
-    """Ask the provider now instead of at the planned time. Asks, and never buys what may have been bought."""
-    who = actor(by)
-
-    from db import operator, queries
-    from orderwatch.session import configured, database, emitting
-    from streams import events, topics
-    from streams.kafka import message
-    from streams.order import CheckReason
-
-    settings = configured(config)
-    with database(settings) as engine:
-        found = queries.snapshot(engine, tenant, order, steps=0)
-        if found.order is None:
-            fail(f"no order {order} of tenant {tenant} was ever accepted: see `orderwatch order why {tenant} {order}`")
-        if found.order.finished_at is not None:
-            fail(f"order {order} of tenant {tenant} is {found.order.external_status.value}: nothing is left to ask")
-        asked = [(row.attempt, row.check_number) for row in found.attempts if row.live]
-        asked = asked or [(0, found.order.check_number)]
-        checks = [
-            events.Check(
-                tenant_id=tenant, order_id=order, attempt=attempt, check_number=number, due_at=found.now,
-                reason=CheckReason.OPERATOR.value,
-            )
-            for attempt, number in asked
-        ]
-        operator.record(engine, who, "order.check", tenant, order, {"attempts": [attempt for attempt, _ in asked]})
-        with emitting(settings) as emit:
-            emit([message(event, topics.CHECK, at=found.now) for event in checks])
-    for attempt, number in asked:
-        what = f"attempt {attempt}, check {number}" if attempt else f"dispatch, check {number}"
-        say(f"asked for {what}: see `orderwatch order why {tenant} {order}`")
-
-
 @app.command("replay")
 def replay(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG) -> None:
     """Send the order's created event again, as it was accepted. The same order twice is one order."""
@@ -205,43 +160,6 @@ def pin(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONF
         return
     for text in pins:
         say(text)
-
-
-@app.command("resolve")
-def resolve(
-    tenant: Tenant,
-    order: OrderId,
-    attempt: Annotated[
-        int, typer.Option(min=0, help="Number of the attempt whose outcome is known now; 0: the order has none.")
-    ],
-    outcome: Annotated[Outcome, typer.Option("--as", help="What became of it.")],
-    reason: Annotated[str, typer.Option(help="How you know; kept for ever.")],
-    evidence: Annotated[str | None, typer.Option(help="The provider's words, a ticket number.")] = None,
-    by: By = None,
-    config: ConfigPath = CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Settle what the engine cannot know, in your name: an attempt, or (attempt 0) an order without a live one.
-
-    `not-sent` may lead to a new purchase.
-    """
-    who = actor(by)
-    if not reason.strip():
-        fail("--reason is empty; expected how you know the outcome", 2)
-
-    from orderwatch.resolving import resolve_attempt
-    from orderwatch.session import configured
-
-    done = resolve_attempt(
-        configured(config), tenant, order, attempt, outcome.value.replace("-", "_"), who, reason.strip(), evidence
-    )
-    if as_json:
-        say_json({"tenant_id": tenant, "order_id": order, "attempt": attempt, "done": done.done, "said": done.said})
-    elif done.done:
-        say(done.said)
-    else:
-        fail(done.said)
-    raise typer.Exit(0 if done.done else 1)
 
 
 def _snapshot(tenant: str, order: str, path: ConfigPath, *, with_profiles: bool = False) -> "Snapshot":

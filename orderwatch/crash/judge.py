@@ -5,7 +5,7 @@ import msgspec
 from agents.decide import PLACED
 from db.rows import Attempt, OrderState
 from orderwatch.crash.world import World, open_states
-from streams.events import Attention, Created, Referenced, StatusChanged, decode, event_id
+from streams.events import Attention, Check, Command, Created, Referenced, StatusChanged, decode, event_id
 from streams.order import ATTEMPT_MOVES, TERMINAL, AttemptState, AttentionCode, ExternalStatus
 
 S = AttemptState
@@ -111,6 +111,7 @@ class Judge:
             self._told(state)
             self._not_forgotten(state)
         self._answers_are_kept()
+        self._commands_are_decided()
         self._books_are_closed()
 
     def after_people(self) -> None:
@@ -213,6 +214,25 @@ class Judge:
             for row in state.attempts:
                 if row.state is S.UNKNOWN and row.reference in heard:
                     self._no(f"{state.order.order_id}/{row.attempt}: unknown, and the provider said that it took it")
+
+    def _commands_are_decided(self) -> None:
+        """Every command has its answer, was carried out at most once, and what follows from it was said."""
+        ledger, log = self._world.ledger, self._world.log
+        written = [step.details["command"] for _, step in ledger.timeline if "command" in step.details]
+        said = {record.ce_id for record in log.records("orders.check")}
+        for event in {decode(Command, record.value) for record in log.records("orders.command")}:
+            held = ledger.commands.get(event.command_id)
+            if held is None or held.done is None:
+                self._no(f"command {event.command_id} ({event.action}): never answered")
+                continue
+            times = written.count(event.command_id)
+            if times != int("never accepted" not in str(held.said)):
+                self._no(f"command {event.command_id} ({event.action}): {times} times in the timeline")
+            for attempt, number in held.asked or ():
+                check = Check(order_id=event.order_id, tenant_id=event.tenant_id, attempt=attempt, check_number=number,
+                              due_at=event.issued_at, reason="operator")  # fmt: skip
+                if event_id(check) not in said:
+                    self._no(f"command {event.command_id}: its check of attempt {attempt} was never written")
 
     def _books_are_closed(self) -> None:
         """Every placement is of a known attempt, and one id never carries two facts."""

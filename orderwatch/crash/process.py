@@ -42,7 +42,6 @@ class Process:
         self.alive = True
         self.thaw: asyncio.Future[None] | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.on_death: Callable[[], object] = lambda: None
 
     def spawn(self, work: Awaitable[Any]) -> "asyncio.Task[Any]":
         """Start a task of this process; tasks that it starts are of this process too."""

@@ -14,12 +14,13 @@ class Step:
 
     ``order``: the shop's created event (twice is a repeat; another ``player`` is a clash). ``sweep``: a pass of the
     sweeper. ``ask``: an operator's ``order check``. ``resolve``: an operator says, after a look into the provider's
-    book, how an attempt with an unknown outcome ended. ``off``, ``on``: a change of configuration; ``order`` names
-    the integration then.
+    book, how an attempt with an unknown outcome ended. ``again``, ``send`` (to the second integration), ``cancel``:
+    the operator's other commands. ``repeat``: the last command once more, under its id. ``off``, ``on``: a change of
+    configuration; ``order`` names the integration then.
     """
 
     at: float
-    kind: Literal["order", "sweep", "ask", "resolve", "off", "on"]
+    kind: Literal["order", "sweep", "ask", "resolve", "again", "send", "cancel", "repeat", "off", "on"]
     order: str = "o1"
     quantity: int = 1
     player: str = "player"
@@ -126,6 +127,24 @@ SCENARIOS = {
         Scenario(
             "deadline fails", (_order(0.0), Step(150.0, "sweep")), ends=False,
             checks={"deadline": "90s", "first_after": "600s", "on_deadline": "fail"},
+        ),
+        Scenario(
+            "sent elsewhere",
+            (_order(0.0), Step(50.0, "send"), Step(50.001, "repeat"), Step(200.0, "on", "one"), Step(400.0, "sweep")),
+            off=("one",), fallback=False,
+        ),
+        Scenario("sent elsewhere from the lane", (_order(0.0), Step(2.0, "send"), Step(2.0, "send")), busy=3),
+        Scenario("cancelled", (_order(0.0), Step(50.0, "cancel"), Step(60.0, "on", "one"), Step(400.0, "sweep")),
+                 off=("one", "two")),
+        Scenario("cancelled in the lane", (_order(0.0), Step(2.0, "cancel"), Step(2.5, "repeat")), busy=3),
+        Scenario(
+            "placed again after the deadline",
+            (_order(0.0), Step(150.0, "sweep"), Step(200.0, "again"), Step(201.0, "again"), Step(202.0, "ask")),
+            busy=25, ends=False, checks={"deadline": "90s"},
+        ),
+        Scenario(
+            "one of two units placed again", (_order(0.0, quantity=2), Step(400.0, "again"), Step(400.5, "cancel")),
+            scripts={"one": ["fails"]},
         ),
         Scenario("asked in flight", (_order(0.0), Step(10.0, "ask"), Step(12.0, "ask"), _order(14.0))),
         Scenario(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from sqlalchemy.exc import IntegrityError
 
-from agents import check, dispatch, record
+from agents import check, dispatch, operator, record
 from agents.guard import HOLDING, Delivery, Guard
 from agents.pool import Pool
 from orderwatch.crash.log import Record
@@ -29,6 +29,7 @@ REPEAT_MARGIN_S = 30.0
 AGENTS = {
     "orders.created": "dispatch",
     "orders.check": "check",
+    "orders.command": "command",
     "orders.referenced": "projection-referenced",
     "orders.status-changed": "projection-status",
     "orders.attention": "attention",
@@ -63,6 +64,7 @@ class Worker(Process):
         self._handlers: dict[str, Callable[[Delivery], Awaitable[None]]] = {
             "orders.created": partial(dispatch.created, self.deps),
             "orders.check": partial(check.check, self.deps),
+            "orders.command": partial(operator.command, self.deps),
             "orders.referenced": lambda delivery: record.referenced(views, [delivery]),
             "orders.status-changed": lambda delivery: record.status_changed(views, [delivery]),
             "orders.attention": lambda delivery: record.attention(views, [delivery]),

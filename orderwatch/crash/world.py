@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import structlog
 
-from agents import dispatch, lanes, operator
+from agents import dispatch, lanes
 from agents.lanes import Busy, Lane
 from agents.providers.base import Placed, PlacedAnswer, Provider, Setup
 from agents.routes import Account, Routing
@@ -30,9 +30,9 @@ from orderwatch.crash.wire import CALL_S, Faults, Marked, Wire
 from orderwatch.crash.worker import Worker
 from streams.config import BreakerConfig, Config, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
-from streams.events import Check, Created
-from streams.kafka import message
-from streams.order import AttemptState, CheckReason
+from streams.events import Command, Created
+from streams.kafka import Outgoing, message
+from streams.order import AttemptState, CommandAction
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 #: From the end of a process to the moment at which the group has given its partitions to another one.
@@ -173,7 +173,6 @@ class World:
             self.loop.call_soon(task.cancel)
         if process is self.owner:
             self.loop.call_later(REBALANCE_S, self.take_over)
-        process.on_death()
 
     def freeze(self, process: Process, seconds: float) -> None:
         """The process stands still; the group notices, and nobody tells the process."""
@@ -203,7 +202,15 @@ class World:
             case "sweep":
                 self.sweep()
             case "ask":
-                self._ask(step.order)
+                self.command(step.order, CommandAction.CHECK)
+            case "again":
+                self.command(step.order, CommandAction.PLACE_AGAIN)
+            case "send":
+                self.command(step.order, CommandAction.SEND_TO, integration_id="two")
+            case "cancel":
+                self.command(step.order, CommandAction.CANCEL)
+            case "repeat":
+                self.repeat_command()
             case "resolve":
                 self.resolve(step.order)
             case "on" | "off":
@@ -226,17 +233,18 @@ class World:
                     fresh.config, fresh.routing, fresh.lanes,
                 )  # fmt: skip
 
-    def _ask(self, order_id: str) -> None:
-        state = self.ledger.state((TENANT, order_id))
-        if state is None or state.order.finished_at is not None:
-            return
-        live = [(row.attempt, row.check_number) for row in state.attempts if row.live]
-        for attempt, number in live or [(0, state.order.check_number)]:
-            event = Check(
-                order_id=order_id, tenant_id=TENANT, attempt=attempt, check_number=number, due_at=self.now(),
-                reason=CheckReason.OPERATOR.value,
-            )  # fmt: skip
-            self.log.append(message(event, "orders.check", at=self.now()))
+    def command(self, order_id: str, action: CommandAction, **words: Any) -> None:
+        """A person asks for something, as an event."""
+        event = Command(
+            command_id=f"c{len(self.log.records('orders.command'))}", tenant_id=TENANT, order_id=order_id,
+            action=action, reason="because", by="ada", issued_at=self.now(), **words,
+        )  # fmt: skip
+        self.log.append(message(event, "orders.command", at=self.now()))
+
+    def repeat_command(self) -> None:
+        """The last command is sent once more, by somebody who saw no answer."""
+        if sent := self.log.records("orders.command"):
+            self.log.append(Outgoing("orders.command", sent[-1].key, sent[-1].value, list(sent[-1].headers)))
 
     def resolve(self, order_id: str) -> None:
         """An operator who looked into the provider's book says what happened to attempts with an unknown outcome.
@@ -248,16 +256,7 @@ class World:
             if row.state is AttemptState.UNKNOWN and row.reference not in self.faults.under_way:
                 outcome = "completed" if self.bought(row.reference) else "not_sent"
                 self.operator_said.add((row.reference, row.attempt))
-                self._command(order_id, row.attempt, outcome)
-
-    def _command(self, order_id: str, attempt: int, outcome: str) -> None:
-        """A person's command, in a process of its own; who sees it die says it again."""
-        person = Process(self, "operator")
-        self.processes.append(person)
-        person.spawn(_held(partial(
-            operator.resolve, self.deps(person), TENANT, order_id, attempt, outcome, "ada", "looked into the account"
-        )))  # fmt: skip
-        person.on_death = partial(self.loop.call_later, REBALANCE_S, self._command, order_id, attempt, outcome)
+                self.command(order_id, CommandAction.RESOLVE, attempt=row.attempt, outcome=outcome)
 
     def bought(self, reference: str) -> int:
         """How many standing purchases the shops have under a reference."""

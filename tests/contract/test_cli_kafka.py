@@ -160,48 +160,50 @@ def test_tail_stops_after_its_limit(command: CommandLine) -> None:
     assert "package_id=p" in said.out
 
 
-def test_a_check_by_a_person_carries_the_number_of_the_ledger(command: CommandLine, engine: sa.Engine) -> None:
-    put_order(engine, lines=2)
-    put_attempt(engine, "rejected")
-    put_attempt(engine, "unknown", attempt=2, check_number=7)
-    put_attempt(engine, "accepted", attempt=3, line=2, check_number=1)
-    put_order(engine, "o-2", check_number=4, waiting="no_routing")
-    done = {"status": "approved", "external_status": "completed"}
-    put_order(engine, "o-3", **done, finished_at=BORN)
-
-    assert command("order", "check", "demo", "o-1").status == 0
-    assert command("order", "check", "demo", "o-2").status == 0
-    finished = command("order", "check", "demo", "o-3")
-
-    assert (finished.status, "completed" in finished.err) == (1, True)
-    asked = [record["value"] for record in told(command, "orders.check")]
-    assert sorted((v["order_id"], v["attempt"], v["check_number"], v["reason"]) for v in asked) == [
-        ("o-1", 2, 7, "operator"), ("o-1", 3, 1, "operator"), ("o-2", 0, 4, "operator"),
-    ]
-
-
-def test_an_unknown_outcome_is_settled_in_the_name_of_a_person(command: CommandLine, engine: sa.Engine) -> None:
+def test_an_act_without_a_worker_waits_in_its_topic_and_says_so(command: CommandLine, engine: sa.Engine) -> None:
     put_order(engine, lines=1, attempts=1, external_status="unknown", version=1)
     put_attempt(engine, "unknown", sent_at=BORN)
-    words = ("order", "resolve", "demo", "o-1", "--attempt", "1", "--reason", "seen in their panel", "--by", "mehmet")
+    words = ("demo", "o-1", "--reason", "seen in their panel", "--by", "mehmet", "--wait", "0.1", "--command-id")
 
-    wrong = command(*words[:5], "7", *words[6:], "--as", "completed")
-    said = command(*words, "--as", "completed", "--evidence", "ticket 5", "--json")
-    again = command(*words, "--as", "failed")
+    said = command("order", "resolve", *words, "c-1", "--attempt", "1", "--as", "not-sent", "--evidence", "ticket 5")
+    others = [
+        command("order", act, *words, f"c-{number}", "--json")
+        for number, act in enumerate(("check", "place-again", "cancel"), start=2)
+    ]
+    sent = command("order", "send-to", "demo", "o-1", "znet-main", *words[2:], "c-5")
 
-    assert (wrong.status, "no attempt 7" in wrong.err) == (1, True)
-    assert (said.status, said.document()["done"]) == (0, True)
-    assert (again.status, again.out) == (1, "")
-    found = queries.snapshot(engine, "demo", "o-1")
-    assert found.order is not None
-    assert (found.order.external_status, found.order.status) == ("completed", "approved")
-    assert "operator:mehmet" in {row["actor"] for row in found.events}
-    first, repeated = told(command, "orders.status-changed")  # who is refused may be asking because nobody answered
-    assert first["value"]["reason"] == "operator"
-    assert (repeated["headers"]["ce_id"], repeated["value"]) == (first["headers"]["ce_id"], first["value"])
+    assert (said.status, said.out, "no worker answered within 0.1 s: command c-1" in said.err) == (1, "", True)
+    assert [(one.status, one.document()["done"]) for one in others] == [(1, None)] * 3
+    assert sent.status == 1
+    sent_events = [record["value"] for record in told(command, "orders.command")]
+    [first, *rest] = sorted(sent_events, key=lambda value: str(value["command_id"]))
+    assert {**first, "issued_at": ""} == {
+        "command_id": "c-1", "order_id": "o-1", "tenant_id": "demo", "action": "resolve", "by": "mehmet",
+        "reason": "seen in their panel", "attempt": 1, "outcome": "not_sent", "evidence": "ticket 5", "issued_at": "",
+    }
+    assert [value["action"] for value in rest] == ["check", "place_again", "cancel", "send_to"]
+    assert rest[-1]["integration_id"] == "znet-main"
 
 
-def test_settling_needs_both_servers_and_says_so(command: CommandLine) -> None:
+def test_the_answer_of_a_worker_is_the_end_of_an_act(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine)
+    words = ("order", "cancel", "demo", "o-1", "--reason", "r", "--command-id")
+    for name, done, order_id in (("c-1", True, "o-1"), ("c-2", False, "o-1"), ("c-3", True, "other")):
+        put(engine, m.commands, command_id=name, tenant_id="demo", order_id=order_id, action="cancel", by="ayse",
+            reason="r", issued_at=BORN, done=done, said=f"said {name}", decided_at=BORN)
+
+    done, refused, foreign = (command(*words, name) for name in ("c-1", "c-2", "c-3"))
+
+    assert (done.status, done.out, done.err) == (0, "said c-1\n", "")
+    assert (refused.status, refused.out, refused.err) == (1, "", "said c-2\n")
+    assert (foreign.status, foreign.out) == (2, "")
+    assert command(*words, "c-2", "--json").document()["done"] is False
+    wrong = command(*words, "not an id")
+    assert (wrong.status, "command_id" in wrong.err) == (2, True)
+
+
+def test_settling_needs_both_servers_and_says_so(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine, "o")
     command.set(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     said = command("order", "resolve", "demo", "o", "--attempt", "1", "--as", "failed", "--reason", "r")
     assert (said.status, said.err.count("\n")) == (2, 1)

@@ -31,7 +31,7 @@ QUICK = [FAULTS["none"], FAULTS["lost"]]
 #: Short lives of which no point is left out, for every kind of provider.
 WHOLE = ["one order", "fallback"]
 #: Lives in which somebody acts who is no event: of these every kill, for one kind of provider.
-BY_HAND = ["long pending", "deadline", "operator", "switched off"]
+BY_HAND = ["long pending", "deadline", "operator", "switched off", "sent elsewhere", "cancelled in the lane"]
 
 
 def named(*names: str) -> list[Scenario]:

@@ -582,39 +582,6 @@ def test_a_threshold_is_told_once() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("outcome", "external", "attempts"),
-    [("completed", E.COMPLETED, 1), ("failed", E.FAILED, 1), ("accepted", E.SENT, 1), ("not_sent", E.NOT_SENT, 2)],
-)
-def test_a_person_may_resolve_an_unknown_attempt(outcome: str, external: ExternalStatus, attempts: int) -> None:
-    made = routing()
-    state = at(made, S.UNKNOWN)
-    state = kept(state, decide.resolved(state, 1, outcome, "ayse", "phoned them", None, made, SCHEDULE, NOW))
-    assert (state.order.external_status, len(state.attempts)) == (external, attempts)
-
-
-@pytest.mark.parametrize("where", [S.INTENT, S.SENDING, S.COMPLETED, S.FAILED])
-def test_a_person_may_not_resolve_what_is_not_open(where: AttemptState) -> None:
-    made = routing()
-    state = opened(made) if where is S.INTENT else at(made, where)
-    with pytest.raises(decide.Refused, match=f"attempt 1 is {where}"):
-        decide.resolved(state, 1, "not_sent", "ayse", "because", None, made, SCHEDULE, NOW)
-
-
-def test_a_person_may_not_end_an_order_over_a_live_attempt() -> None:
-    made = routing()
-    for where in (S.SENDING, S.UNKNOWN, S.ACCEPTED):
-        with pytest.raises(decide.Refused, match="resolve that attempt first"):
-            decide.resolved(at(made, where), 0, "failed", "ayse", "because", None, made, SCHEDULE, NOW)
-
-
-def test_a_person_ends_a_partly_delivered_order_and_its_pins_are_told() -> None:
-    made = routing(delivers_pin=True)
-    state = lines(made, PlacedAnswer(Placed.COMPLETED, pins=("sealed",)), Placed.REFUSED_AFTER_ACCEPT)
-    state = kept(state, decide.resolved(state, 0, "completed", "ayse", "one is enough", None, made, None, NOW))
-    assert state.order.external_status is E.COMPLETED and (state.order.last_event or {})["pins"] == ["sealed"]
-
-
 def test_an_integration_that_left_the_configuration_loses_no_answer() -> None:
     made = routing()
     gone = Routing(config(primary="two", fallback=None), {"two": account("two")})

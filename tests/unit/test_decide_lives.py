@@ -10,11 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents import announce, decide
+from agents import acts, announce, decide
 from agents.providers.base import Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
 from agents.routes import facts_of
 from db.rows import Attempt, Change, OrderState
-from streams.order import TERMINAL, AttemptState, AttentionCode, ExternalStatus
+from streams.events import Command
+from streams.order import TERMINAL, AttemptState, AttentionCode, CommandAction, ExternalStatus
 from tests.fakes import CAREFUL, NOW, REPEATABLE, SCHEDULE, order, routing
 
 S = AttemptState
@@ -85,7 +86,7 @@ class Life(RuleBasedStateMachine):
 
     def wait_for(self, row: Attempt) -> None:
         """Most things happen when they are due."""
-        if row.next_check_at is not None and self.now < row.next_check_at <= DEADLINE:
+        if row.next_check_at is not None and self.now < row.next_check_at <= self.state.order.deadline_at:
             self.now = row.next_check_at
 
     def pick(self, data: st.DataObject, rows: list[Attempt]) -> Attempt:
@@ -193,7 +194,7 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
         self.keep(decide.busy(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
 
-    @precondition(lambda self: self.now >= DEADLINE)
+    @precondition(lambda self: self.now >= self.state.order.deadline_at)
     @rule()
     def deadline(self) -> None:
         self.keep(decide.expired(self.state, self.routing, self.now, fail=self.fail, actor="sweep"))
@@ -207,8 +208,30 @@ class Life(RuleBasedStateMachine):
         words = {Seen.SUCCEEDED: "completed", Seen.FAILED: "failed", Seen.PENDING: "accepted",
                  Seen.NOT_FOUND: "not_sent"}  # fmt: skip
         outcome = words[self.bought.get(row.reference, (self.now, Seen.NOT_FOUND))[1]]
-        self.keep(decide.resolved(self.state, row.attempt, outcome, "ayse", "phoned", None, self.routing, SCHEDULE,
-                                  self.now))  # fmt: skip
+        self.command(CommandAction.RESOLVE, attempt=row.attempt, outcome=outcome)
+
+    @rule(action=st.sampled_from([CommandAction.CHECK, CommandAction.PLACE_AGAIN, CommandAction.CANCEL]),
+          attempt=st.sampled_from([None, None, 1, 2, 3]))
+    def a_person_acts(self, action: CommandAction, attempt: int | None) -> None:
+        self.command(action, attempt=attempt)
+
+    @rule(integration=st.sampled_from(["one", "two", "none"]), attempt=st.sampled_from([None, None, 1, 2, 3]))
+    def a_person_chooses(self, integration: str, attempt: int | None) -> None:
+        self.command(CommandAction.SEND_TO, integration_id=integration, attempt=attempt)
+
+    def command(self, action: CommandAction, **words: Any) -> None:
+        """What is refused changes nothing; what is offered is accepted, and the other way round."""
+        said = Command(command_id="c", tenant_id="t", order_id="o", action=action, reason="why", by="ayse",
+                       issued_at=self.now, **words)  # fmt: skip
+        offered = {offer.action for offer in acts.offers(self.state, self.routing, self.now)}
+        change = acts.decided(self.state, said, self.routing, self.now)
+        assert change.answer is not None
+        if change.answer.done:
+            assert action in offered
+        else:
+            assert (change.order, change.attempts) == (self.state.order, [])
+            assert words.get("attempt") or action not in offered or words.get("integration_id")
+        self.keep(change)
 
     @invariant()
     def a_line_has_at_most_one_live_attempt(self) -> None:
@@ -218,7 +241,8 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def no_line_is_bought_twice(self) -> None:
         assert not self.twice
-        lines = [row.line for row in self.state.attempts if row.reference in self.bought]
+        lines = [row.line for row in self.state.attempts
+                 if self.bought.get(row.reference, (None, Seen.FAILED))[1] is not Seen.FAILED]  # fmt: skip
         assert len(lines) == len(set(lines)), f"bought under {sorted(self.bought)}"
 
     @invariant()
@@ -226,7 +250,7 @@ class Life(RuleBasedStateMachine):
         if self.state.order.external_status is ExternalStatus.COMPLETED:
             newest = {row.line: row for row in self.state.attempts}
             assert all(self.bought[row.reference][1] is Seen.SUCCEEDED for row in newest.values())
-        late = self.fail and self.now >= DEADLINE
+        late = self.fail and self.now >= self.state.order.deadline_at
         if self.state.order.external_status is ExternalStatus.FAILED and not late:
             ends = {self.bought.get(row.reference, (self.now, Seen.FAILED))[1] for row in self.state.attempts}
             assert ends <= {Seen.FAILED}

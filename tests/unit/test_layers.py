@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.schedule": (),
     "agents.routes": PURE,
     "agents.decide": PURE,
+    "agents.acts": (*PURE, "agents.decide"),
     "agents.announce": (*PURE, "agents.decide", "streams.kafka"),
     "agents.pool": (),
     "agents.guard": (*WIRE, "streams.kafka"),

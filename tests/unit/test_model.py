@@ -82,6 +82,14 @@ class Lives(RuleBasedStateMachine):
     def resolve(self, order: str) -> None:
         self.world.resolve(order)
 
+    @rule(order=orders, kind=st.sampled_from(["again", "send", "cancel"]))
+    def command(self, order: str, kind: Any) -> None:
+        self.world.play(Step(0.0, kind, order))
+
+    @rule()
+    def repeat_command(self) -> None:
+        self.world.play(Step(0.0, "repeat"))
+
     @rule()
     def sweep(self) -> None:
         self.world.sweep()
@@ -214,9 +222,9 @@ def test_the_model_notices_a_missing_revision(monkeypatch: pytest.MonkeyPatch) -
 def test_the_model_notices_a_fallback_while_an_outcome_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_out(draft: Any, number: int, delay_s: float) -> None:
         draft.move(number, decide.S.NOT_SENT)
-        decide._again(draft, draft[number], decide.schedule_of(draft.routing, draft[number]), "gave up")
+        decide.again(draft, draft[number], decide.schedule_of(draft.routing, draft[number]), "gave up")
 
-    monkeypatch.setattr(decide, "_find_out", find_out)
+    monkeypatch.setattr(decide, "find_out", find_out)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Lives, settings=UNSHRUNK)
 

@@ -1,0 +1,43 @@
+"""The way from a person's word to the ledger: a command event, carried out by a worker, and the wait for its answer."""
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import commands
+from db.rows import Commanded
+from orderwatch.session import emitting
+from streams import topics
+from streams.config import Config
+from streams.events import Command, decode, encode
+from streams.kafka import message, ping
+from streams.order import CommandAction
+
+
+def new_id() -> str:
+    """An id for a command whose caller brings none."""
+    return secrets.token_hex(12)
+
+
+def build(action: CommandAction, tenant_id: str, order_id: str, *, by: str, reason: str, command_id: str,
+          issued_at: datetime, **words: Any) -> Command:  # fmt: skip
+    """A command that a worker can read. ``words``: ``attempt``, ``outcome``, ``integration_id``, ``evidence``.
+
+    ``issued_at`` is by the database's clock. Raises ``EventError`` naming the field that is wrong.
+    """
+    made = Command(command_id=command_id, tenant_id=tenant_id, order_id=order_id, action=action, reason=reason, by=by,
+                   issued_at=issued_at, **words)  # fmt: skip
+    return decode(Command, encode(made))
+
+
+def issue(config: Config, engine: sa.Engine, command: Command, wait_s: float) -> Commanded | None:
+    """Send a command and wait for its answer: undecided or None when no worker answered within ``wait_s``.
+
+    Raises ``BrokerUnavailable`` when it could not be sent, ``StoreUnavailable`` when nobody can see the answer.
+    """
+    ping(config.kafka)  # a producer would wait for a broker that is away; a person is told
+    with emitting(config) as emit:
+        emit([message(command, topics.COMMAND, at=command.issued_at)])
+    return commands.wait(engine, command.command_id, wait_s)
