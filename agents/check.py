@@ -13,6 +13,7 @@ from agents.providers.base import Ask, Seen
 from agents.routes import Account
 from agents.work import Deps, require, settle, tell, tell_again
 from db.rows import Attempt, Change, OrderState
+from streams import metrics
 from streams.events import Check, decode
 from streams.order import AttemptState, AttentionCode, CheckReason, ExternalStatus
 
@@ -24,11 +25,19 @@ S = AttemptState
 _ASKED_FOR = (CheckReason.OPERATOR, CheckReason.CALLBACK)
 
 
+_lateness = metrics.spread("orderwatch_check_lateness_seconds")
+_early = metrics.counter("orderwatch_checks_early_total")
+#: Workers know the database's clock to within a round trip, so two of them differ by about that much.
+_CLOCKS_S = 0.1
+
+
 async def check(deps: Deps, delivery: Delivery) -> None:
     """One due check."""
     event = decode(Check, delivery.value)
     state = await require(deps, (event.tenant_id, event.order_id))
     current = _number(state, event.attempt)
+    if event.reason not in _ASKED_FOR:
+        _late(deps, event)
     if current is None:
         return
     row = state.attempt(event.attempt)
@@ -48,6 +57,13 @@ async def check(deps: Deps, delivery: Delivery) -> None:
         return
     assert row is not None
     await _act(deps, state, row)
+
+
+def _late(deps: Deps, event: Check) -> None:
+    late_s = (deps.clock.now() - event.due_at).total_seconds()
+    _lateness.observe(late_s)
+    if late_s < -_CLOCKS_S:
+        _early.inc()
 
 
 def _number(state: OrderState, attempt: int) -> int | None:

@@ -19,6 +19,7 @@ from agents.routes import Waiting, facts_of
 from agents.schedule import tier_for
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
+from streams import metrics
 from streams.events import Attention, Created, decode
 from streams.kafka import message
 from streams.order import AttentionCode
@@ -178,6 +179,8 @@ async def put_off(deps: Deps, state: OrderState, number: int, why: str, code: At
     From the tier of ``checks.requeue_after``, or a longer one when the lane expects to be busy for ``after_s``: a
     backlog that came back all the time would keep everybody busy with sending it away.
     """
+    if (row := state.attempt(number)) is not None:
+        metrics.counter("orderwatch_put_off_total", row.integration_id).inc()
     checks = deps.config.checks
     delay_s = checks.requeue_after
     if after_s > delay_s:

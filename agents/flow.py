@@ -15,6 +15,7 @@ from agents import check, dispatch, operator, record
 from agents.guard import Delivery, where
 from agents.pool import Pool
 from agents.wiring import Parts
+from streams import metrics
 from streams.app import App, Arrival, CacheTable, arrivals
 from streams.app import app as _app
 from streams.kafka import Outgoing
@@ -280,6 +281,15 @@ class Health(View):  # type: ignore[misc]
             "in_flight": {name: pool.in_flight for name, pool in _pools.items()},
             "lanes": {name: lane.state for name, lane in parts.deps.lanes.items()},
         })  # fmt: skip
+
+
+@app.page("/metrics/")
+class Metrics(View):  # type: ignore[misc]
+    """What Prometheus scrapes, see docs/metrics.md."""
+
+    async def get(self, request: Request) -> Response:
+        """200 with the text format."""
+        return self.bytes(metrics.WORKER.text(), content_type=metrics.CONTENT_TYPE)
 
 
 @app.on_partitions_revoked.connect

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import perf_counter
 
 import structlog
 
+from streams import metrics
 from streams.errors import BrokerUnavailable, ConfigError, EventError, OrderNotFound, StoreUnavailable
 from streams.events import rfc3339
 from streams.kafka import Outgoing
@@ -48,6 +50,20 @@ class TooManyParked(Exception):
     """Most events fail: a bad release must stop, not empty the topic into the dead letters."""
 
 
+class _Meter:
+    """The counters of one agent."""
+
+    __slots__ = ("agent", "done", "failed", "held", "parked", "seconds")
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.done = metrics.counter("orderwatch_events_total", agent, "done")
+        self.parked = metrics.counter("orderwatch_events_total", agent, "parked")
+        self.held = metrics.counter("orderwatch_events_held_total", agent)
+        self.failed = metrics.counter("orderwatch_handler_failures_total", agent)
+        self.seconds = metrics.spread("orderwatch_handler_seconds", agent)
+
+
 class Guard:
     """Runs handlers; ``send`` writes records, ``stop`` ends the worker with a reason."""
 
@@ -63,15 +79,29 @@ class Guard:
         self._poison_retries = poison_retries
         self._max_parked_share = max_parked_share
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
+        self._meters: dict[str, _Meter] = {}
+
+    def meter(self, agent: str) -> _Meter:
+        """Where this agent's events are counted."""
+        found = self._meters.get(agent)
+        if found is None:
+            found = self._meters[agent] = _Meter(agent)
+        return found
 
     async def __call__(self, agent: str, handler: Handler, delivery: Delivery) -> None:
         """Handle one event; returns when it may be acknowledged."""
+        meter, began = self.meter(agent), perf_counter()
+        await self._until_passed(agent, handler, delivery, meter)
+        meter.seconds.observe(perf_counter() - began)
+
+    async def _until_passed(self, agent: str, handler: Handler, delivery: Delivery, meter: _Meter) -> None:
         failures = 0
         pause_s = _HOLD_FIRST_S
         while True:
             try:
                 await handler(delivery)
             except HOLDING as error:
+                meter.held.inc()
                 if pause_s == _HOLD_FIRST_S:
                     log.warning("event held", agent=agent, topic=delivery.topic, partition=delivery.partition,
                                 offset=delivery.offset, error=str(error))  # fmt: skip
@@ -84,6 +114,7 @@ class Guard:
                 return await self._park(agent, delivery, "order_not_found", str(error))
             except Exception as error:  # noqa: BLE001 - the one place that must let nothing escape
                 failures += 1
+                meter.failed.inc()
                 if failures > self._poison_retries:
                     await self._count(parked=True)
                     return await self._park(agent, delivery, "handler_failed", where(error))
@@ -92,6 +123,7 @@ class Guard:
                 await asyncio.sleep(_HOLD_FIRST_S * failures)
                 delivery = replace(delivery, repeated=True)
             else:
+                meter.done.inc()
                 return await self._count(parked=False)
 
     async def together(
@@ -105,10 +137,14 @@ class Guard:
         async def alone(delivery: Delivery) -> None:
             await handler([delivery])
 
+        meter, began = self.meter(agent), perf_counter()
         try:
             await handler(deliveries)
         except Exception:  # noqa: BLE001 - handled again, and told, one by one
             await asyncio.gather(*(self(agent, alone, delivery) for delivery in deliveries))
+        else:
+            meter.done.inc(len(deliveries))
+            meter.seconds.observe(perf_counter() - began)
 
     async def _count(self, *, parked: bool) -> None:
         self._recent.append(parked)
@@ -124,6 +160,8 @@ class Guard:
                     offset=delivery.offset, reason=reason, error=error)  # fmt: skip
         if delivery.topic.endswith("orders.dead-letter"):
             return  # it lies there already; setting it aside again would go round for ever
+        self.meter(agent).parked.inc()
+        metrics.counter("orderwatch_dead_letters_total", agent, reason).inc()
         letter = dead_letter(agent, delivery, reason, error)
         pause_s = _HOLD_FIRST_S
         while True:

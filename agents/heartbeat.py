@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,22 +14,32 @@ import structlog
 
 from agents.work import Deps
 from db import workers
+from streams import metrics
 from streams.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.25
 
+_LANE_GAUGES: dict[metrics.Name, str] = {
+    "orderwatch_lane_rate": "rate", "orderwatch_lane_in_flight": "in_flight", "orderwatch_lane_waiting": "waiting",
+}  # fmt: skip
+
 
 class Heartbeat:
-    """``activity`` adds what only the agents know: ``in_flight`` per agent and ``assigned`` partitions."""
+    """``activity`` adds what only the agents know: ``in_flight`` per agent and ``assigned`` partitions.
+
+    ``sleeping`` names the partitions of the delay line, (tier, partition), whose head is not due.
+    """
 
     def __init__(self, deps: Deps, engine: sa.Engine, executor: ThreadPoolExecutor,
-                 activity: Callable[[], Mapping[str, Any]]) -> None:  # fmt: skip
+                 activity: Callable[[], Mapping[str, Any]],
+                 sleeping: Callable[[], Iterable[tuple[str, int]]] = tuple) -> None:  # fmt: skip
         self._deps = deps
         self._engine = engine
         self._executor = executor
         self._activity = activity
+        self._sleeping = sleeping
         self._started_at = datetime.now(UTC)
         self._release = release()
         self._delay_s = 0.0
@@ -46,6 +57,7 @@ class Heartbeat:
             if now - said_at >= workers.BEAT_S:
                 said_at = now
                 doc, self._delay_s = self.doc(), 0.0
+                self._show(doc)
                 await self._say(doc)
 
     def doc(self) -> dict[str, Any]:
@@ -55,6 +67,21 @@ class Heartbeat:
             "lanes": {name: lane.view() for name, lane in self._deps.lanes.items()},
             "loop_delay_s": round(self._delay_s, 4), **self._activity(),
         }  # fmt: skip
+
+    def _show(self, doc: Mapping[str, Any]) -> None:
+        """The same as metrics."""
+        lanes: Mapping[str, Mapping[str, Any]] = doc["lanes"]
+        metrics.gauges("orderwatch_lane_state", {
+            (name, state): float(lane["state"] == state) for name, lane in lanes.items() for state in workers.STATES
+        })
+        for name, field in _LANE_GAUGES.items():
+            metrics.gauges(name, {(integration,): float(lane[field]) for integration, lane in lanes.items()})
+        metrics.gauges("orderwatch_in_flight", {(agent,): number for agent, number in doc["in_flight"].items()})
+        metrics.gauges("orderwatch_assigned_partitions", {(t,): len(mine) for t, mine in doc["assigned"].items()})
+        metrics.gauge("orderwatch_loop_delay_seconds", doc["loop_delay_s"])
+        metrics.gauge("orderwatch_clock_skew_seconds", self._deps.clock.skew_s())
+        metrics.gauges("orderwatch_delay_sleeping_partitions",
+                       {(tier,): count for tier, count in Counter(tier for tier, _ in self._sleeping()).items()})
 
     async def _say(self, doc: Mapping[str, Any]) -> None:
         loop = asyncio.get_running_loop()

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal, get_args
 
 import pybreaker
 from aiolimiter import AsyncLimiter
 
 from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
+from streams import metrics
 from streams.config import BreakerConfig, LimitsConfig
 
 #: Waiting room of a lane, in seconds of its rate, when ``limits.queue`` is 0: enough to stay busy until the events
@@ -39,6 +41,31 @@ class Busy(Exception):
         super().__init__(why)
         self.why = why
         self.after_s = after_s
+
+
+_Call = Literal["place", "check", "look_up"]
+
+_sizes = {kind: metrics.spread("orderwatch_batch_size", kind) for kind in get_args(_Call)}
+
+
+class _Meter:
+    """The calls of one integration: the times of the newest, and the counters of all."""
+
+    def __init__(self, integration_id: str) -> None:
+        self.recent_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seconds = {kind: metrics.spread("orderwatch_provider_call_seconds", integration_id, kind)
+                         for kind in get_args(_Call)}  # fmt: skip
+        self._outcomes = {
+            (kind, outcome): metrics.counter("orderwatch_provider_calls_total", integration_id, kind, outcome.value)
+            for kind, outcomes in (("place", Placed), ("check", Seen), ("look_up", Seen)) for outcome in outcomes
+        }  # fmt: skip
+
+    def took(self, kind: _Call, seconds: float) -> None:
+        self.recent_s.append(seconds)
+        self._seconds[kind].observe(seconds)
+
+    def outcome(self, kind: _Call, outcome: Placed | Seen) -> None:
+        self._outcomes[kind, outcome].inc()
 
 
 class Trouble(Exception):
@@ -80,7 +107,7 @@ class Lane:
         self.last_error = ""
         self.last_error_at: datetime | None = None
         self._share = 1.0
-        self._recent_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._meter = _Meter(integration_id)
         self._dispatch = _Budget(limits.rate, limits.concurrency, limits.queue)
         self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue, batch)
         self._batch = batch
@@ -106,7 +133,7 @@ class Lane:
 
     def view(self) -> dict[str, object]:
         """What people ask about a lane: rates per second of this worker's share, times in seconds, no secret."""
-        times = sorted(self._recent_s)
+        times = sorted(self._meter.recent_s)
         return {
             "state": self.state, "share": self._share, "rate": round(self.limits.rate * self._share * self._scale(), 4),
             "check_rate": round((self.limits.check_rate or self.limits.rate) * self._share * self._scale(), 4),
@@ -120,7 +147,8 @@ class Lane:
         """One placement, seen by the breaker; within ``slot``."""
         began = time.monotonic()
         answer = await self.provider.place(reference, wire)
-        self._recent_s.append(time.monotonic() - began)
+        self._meter.took("place", time.monotonic() - began)
+        self._meter.outcome("place", answer.kind)
         self.observe(answer)
         return answer
 
@@ -195,8 +223,11 @@ class Lane:
             if not isinstance(error, Exception):
                 raise
             return
-        self._recent_s.append(time.monotonic() - began)
+        kind: _Call = "look_up" if look_up else "check"
+        self._meter.took(kind, time.monotonic() - began)
+        _sizes[kind].observe(len(batch))
         for (_, future), answer in zip(batch, answers, strict=True):
+            self._meter.outcome(kind, answer.kind)
             if not future.done():
                 future.set_result(answer)
         failed = all(answer.kind is Seen.QUERY_ERROR for answer in answers)

@@ -16,6 +16,7 @@ from agents.work import Deps, settle, tell, tell_again
 from db.leader import Leader
 from db.ledger import Due
 from db.rows import Key
+from streams import metrics
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from streams.events import Check
 from streams.kafka import message
@@ -84,6 +85,8 @@ async def sweep(deps: Deps) -> dict[str, int]:
         await wake(deps, page, CheckReason.SWEEP)
         done.waiting += len(page)
         last = page[-1][:2]
+    for kind, found in asdict(done).items():
+        metrics.counter("orderwatch_swept_total", kind).inc(found)
     if any(asdict(done).values()):
         log.info("swept", **asdict(done))
     return asdict(done)

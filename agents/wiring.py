@@ -88,7 +88,7 @@ class Parts:
         """``connect``, then start the delay line and the timers."""
         deps = await self.connect()
         leader = Leader(self._engine, self._executor)
-        self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity())
+        self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [
             asyncio.create_task(sweep_forever(deps, leader), name="sweep"),
             asyncio.create_task(self._heart.forever(), name="heartbeat"),
@@ -123,6 +123,9 @@ class Parts:
         await self.deps.emitter.close()
         self._executor.shutdown(wait=True)
         self._engine.dispose()
+
+    def _asleep(self) -> list[tuple[str, int]]:
+        return list(self._delay.sleeping()) if self._delay is not None else []
 
     def share(self, owned: int, of: int) -> None:
         """This worker owns so many of the partitions of ``orders.created``: its part of every rate."""

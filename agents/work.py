@@ -13,6 +13,7 @@ from agents.schedule import tier_for
 from db.clock import Clock
 from db.ledger import Ledger
 from db.rows import Attempt, Change, Key, OrderState
+from streams import metrics
 from streams.config import Config, tier_name
 from streams.errors import OrderNotFound, StoreUnavailable
 from streams.kafka import Emitter
@@ -71,6 +72,8 @@ async def settle(
                 return state
             stored = await deps.ledger.apply(change)
             if stored is not None:
+                if stored.order.version > state.order.version:
+                    metrics.counter("orderwatch_status_changes_total", stored.order.external_status.value).inc()
                 return announce.after(state, stored)
             lost += 1
             if lost > 1:  # who loses twice in a row may be losing to a clock, not to a colleague

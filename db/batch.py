@@ -7,8 +7,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import Generic, TypeVar
 
+from streams import metrics
 from streams.errors import StoreUnavailable
 
 I = TypeVar("I")  # noqa: E741 - one item
@@ -28,11 +30,14 @@ class Batcher(Generic[I, O]):
         key: Callable[[I], Hashable],
         executor: ThreadPoolExecutor,
         limit: int = 200,
+        name: str = "other",
     ) -> None:
         self._statement = statement
         self._key = key
         self._executor = executor
         self._limit = limit
+        self._sizes = metrics.spread("orderwatch_batch_size", name)
+        self._seconds = metrics.spread("orderwatch_store_seconds", name)
         self._waiting: deque[tuple[I, asyncio.Future[O]]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -71,6 +76,8 @@ class Batcher(Generic[I, O]):
 
     async def _run_batch(self, batch: Sequence[tuple[I, asyncio.Future[O]]]) -> None:
         loop = asyncio.get_running_loop()
+        self._sizes.observe(len(batch))
+        began = perf_counter()
         try:
             outcomes = await loop.run_in_executor(self._executor, self._statement, [item for item, _ in batch])
         except StoreUnavailable as error:
@@ -84,6 +91,7 @@ class Batcher(Generic[I, O]):
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
         else:
+            self._seconds.observe(perf_counter() - began)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)

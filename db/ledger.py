@@ -184,10 +184,11 @@ class Ledger:
         self._engine = engine
         self._executor = executor
         self._clock = clock
-        self._open: Batcher[Change, Change | None] = Batcher(partial(self._write, _OPEN), _key_of, executor)
-        self._apply: Batcher[Change, Change | None] = Batcher(partial(self._write, _APPLY), _key_of, executor)
-        self._answer: Batcher[Change, Change | None] = Batcher(partial(self._write, _ANSWER), _key_of, executor)
-        self._load: Batcher[Key, OrderState | None] = Batcher(self._read, lambda key: key, executor)
+        self._open, self._apply, self._answer = (
+            Batcher[Change, Change | None](partial(self._write, statement), _key_of, executor, name=name)
+            for name, statement in (("open", _OPEN), ("apply", _APPLY), ("answer", _ANSWER))
+        )
+        self._load: Batcher[Key, OrderState | None] = Batcher(self._read, lambda key: key, executor, name="load")
 
     async def open(self, change: Change) -> Change | None:
         """Write a new order down, with its first attempts. None when the order is already known: then ``load`` it."""

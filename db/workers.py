@@ -19,7 +19,8 @@ STALE_S = 10.0
 #: What a dead worker said last is kept for so long, so that somebody can notice.
 _KEPT_S = 3600.0
 
-_STATES = ("closed", "half-open", "open")
+#: Of a lane, the worst last.
+STATES = ("closed", "half-open", "open")
 
 
 class Lane(msgspec.Struct, kw_only=True):
@@ -127,7 +128,7 @@ def _together(lanes: Sequence[Lane]) -> Lane:
     slow = [lane.p95_s for lane in lanes if lane.p95_s is not None]
     usual = sum((lane.p50_s or 0.0) * lane.calls for lane in lanes)
     return Lane(
-        state=max((lane.state for lane in lanes), key=lambda state: _STATES.index(state) if state in _STATES else 0),
+        state=max((lane.state for lane in lanes), key=lambda state: STATES.index(state) if state in STATES else 0),
         share=round(sum(lane.share for lane in lanes), 4),
         rate=round(sum(lane.rate for lane in lanes), 4),
         check_rate=round(sum(lane.check_rate for lane in lanes), 4),

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
+from streams import metrics
 from streams.config import KafkaConfig
 from streams.errors import BrokerUnavailable, EventError
 from streams.kafka import Outgoing, consumer_settings
@@ -27,6 +28,8 @@ _IDLE_S = 0.05
 _AWAY_S = 1.0
 #: Tiers keep records for their delay and a day: what is due later would only put its partition to sleep until then.
 _KEPT_S = 86_400.0
+
+_forwarded = metrics.counter("orderwatch_delay_forwarded_total")
 
 #: Writes records and completes when the broker has them; called from this thread.
 Forward = Callable[[Sequence[Outgoing]], "Future[None]"]
@@ -132,6 +135,7 @@ class DelayLine:
             moved[place] = record.offset() + 1
         if due:
             self._forward(due).result()
+            _forwarded.inc(len(due))
             self._consumer.commit(
                 offsets=[TopicPartition(*place, offset) for place, offset in moved.items()], asynchronous=True
             )

@@ -32,7 +32,7 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
-from streams import events, topics
+from streams import events, metrics, topics
 from streams.config import KafkaConfig
 from streams.errors import BrokerUnavailable, ConfigError, EventError
 from streams.topics import Difference, TopicSpec
@@ -414,6 +414,17 @@ def not_written(error: KafkaError, topic: str) -> BrokerUnavailable | EventError
     return unavailable(error, f"{topic}: not acknowledged")
 
 
+_write_s = metrics.spread("orderwatch_write_seconds")
+_by_topic: dict[str, metrics.Counter] = {}
+
+
+def _written(topic: str) -> metrics.Counter:
+    found = _by_topic.get(topic)
+    if found is None:
+        found = _by_topic[topic] = metrics.counter("orderwatch_events_written_total", topic)
+    return found
+
+
 class _Batch:
     """The records of one ``send``; counted down in the pump's thread, finished on the event loop."""
 
@@ -475,6 +486,7 @@ class Emitter:
             return
         if self._pump is None or self._loop is None:
             raise BrokerUnavailable("kafka: the emitter is not started")
+        began = time.monotonic()
         batch = _Batch(self, len(records), self._loop.create_future())
         for record in records:
             while True:
@@ -484,6 +496,9 @@ class Emitter:
                 except BufferError:  # emptied by acknowledgements, or by the delivery timeout
                     await asyncio.sleep(_FULL_PAUSE_S)
         await batch.future
+        _write_s.observe(time.monotonic() - began)
+        for record in records:
+            _written(record.topic).inc()
 
     def _wake(self) -> None:
         batches, self.finished = self.finished, []

@@ -18,6 +18,7 @@ from streams.errors import StoreUnavailable
 from streams.kafka import Emitter
 from streams.seal import Sealer
 from web.live import Live
+from web.measured import Measured
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -34,6 +35,7 @@ class Parts:
     sealer: Sealer | None
     session_key: bytes = field(repr=False)
     limiter: anyio.CapacityLimiter
+    measured: Measured = field(default_factory=Measured, repr=False)
 
     async def ask(self, question: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Blocking SQL, in a thread; ``question`` gets what is given. Raises ``StoreUnavailable``, also when every

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import msgspec
 from litestar import MediaType, Response, get
 from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from db import queries
 from streams.errors import StoreUnavailable
+from streams.metrics import CONTENT_TYPE
 from web.access import PUBLIC, Who
 from web.parts import Inside
 
@@ -37,8 +37,8 @@ async def health(parts: Inside) -> Response[Health]:
 
 
 @get("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")
-async def metrics() -> Response[bytes]:
-    return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+async def metrics(parts: Inside) -> Response[bytes]:
+    return Response(await parts.measured.text(parts), headers={"content-type": CONTENT_TYPE})
 
 
 @get("/api/token", needs="orders:read", summary="What the token of this request may do")

@@ -70,7 +70,7 @@ def test_one_lane_is_made_of_what_all_workers_see() -> None:
 async def test_a_worker_speaks_by_itself_and_says_goodbye(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "BEAT_S", 0.1)
     lane = Lane("one", FakeProvider(Placed.ACCEPTED), LimitsConfig(rate=10.0), BreakerConfig(), 1, lambda down: None)
-    deps: Any = SimpleNamespace(lanes={"one": lane}, name="here:1")
+    deps: Any = SimpleNamespace(lanes={"one": lane}, name="here:1", clock=store.clock)
     activity = {"in_flight": {"dispatch": 3}, "assigned": {"orders.created": [0, 2]}}
     heart = Heartbeat(deps, store.engine, store.executor, lambda: activity)
     task = asyncio.create_task(heart.forever())
