@@ -26,6 +26,9 @@ from streams.order import AttentionCode
 
 log = structlog.get_logger(__name__)
 
+#: How long an attempt for an integration that is off sleeps: a million of them must not keep the ledger busy.
+_SWITCHED_OFF_S = 60.0
+
 
 async def created(deps: Deps, delivery: Delivery) -> None:
     """A customer's order came in: write it down, then place it. A repeat continues where the first one stopped."""
@@ -118,12 +121,13 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
     """Send one attempt: lease, request, answer. A busy lane sends it to a tier instead."""
     account, lane = deps.account(row), deps.lanes.get(row.integration_id)
     if account is None or lane is None or not account.enabled:
-        why = f"integration {row.integration_id} is switched off"
-        return await put_off(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED)
+        return await _switched_off(deps, state, row)
     number = row.attempt
     token = f"{deps.name}:{secrets.token_hex(8)}"
     try:
         async with lane.slot():
+            if (now_so := deps.account(row)) is None or not now_so.enabled:
+                return await _switched_off(deps, state, row)  # while this waited for its turn
             not_after = instant_s() + account.lease_s - account.call_s
             leased = await settle(
                 deps, state,
@@ -146,6 +150,12 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
     await tell(deps, state, after)
     await _watch_balance(deps, row.integration_id, answer)
     return after
+
+
+async def _switched_off(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
+    """It waits, comes back now and then, and is woken when the integration is on again."""
+    why = f"integration {row.integration_id} is switched off"
+    return await put_off(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED, after_s=_SWITCHED_OFF_S)
 
 
 async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) -> None:

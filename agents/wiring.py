@@ -19,8 +19,9 @@ from agents.providers.http import HttpClient
 from agents.routes import Account, Routing
 from agents.schedule import Schedule
 from agents.sweep import sweep_forever
+from agents.switches import Switches
 from agents.work import Deps
-from db import catalog, queries
+from db import catalog, queries, switch
 from db.clock import Clock
 from db.engine import connect
 from db.leader import Leader
@@ -62,6 +63,8 @@ class Parts:
         self._delay: DelayLine | None = None
         self._heart: Heartbeat | None = None
         self._revision = ""
+        self._leader = Leader(self._engine, self._executor)
+        self._switches = Switches(lambda: switch.states(self._engine), self._leader)
         #: What the agents add to what this worker tells of itself.
         self.activity: Callable[[], Mapping[str, Any]] = dict
 
@@ -87,10 +90,10 @@ class Parts:
     async def open(self) -> None:
         """``connect``, then start the delay line and the timers."""
         deps = await self.connect()
-        leader = Leader(self._engine, self._executor)
         self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [
-            asyncio.create_task(sweep_forever(deps, leader), name="sweep"),
+            asyncio.create_task(sweep_forever(deps, self._leader), name="sweep"),
+            asyncio.create_task(self._switches.follow_forever(deps), name="switches"),
             asyncio.create_task(self._heart.forever(), name="heartbeat"),
             asyncio.create_task(self._watch(), name="watch"),
         ]
@@ -165,15 +168,16 @@ class Parts:
         lanes: dict[str, Lane] = {}
         for integration in config.integrations:
             old = deps.config.integration(integration.id)
-            same = old is not None and old.model_dump() == integration.model_dump() and integration.id in deps.lanes
-            if same:
+            same = old is not None and _dumped(old) == _dumped(integration)
+            if same and integration.id in deps.lanes:
                 lanes[integration.id] = deps.lanes[integration.id]
             else:
                 lanes[integration.id] = self._lane(integration)
             accounts[integration.id] = account(config, integration, lanes[integration.id], tiers)
         for lane in lanes.values():
             lane.set_most(config.dispatch.max_in_flight // max(len(lanes), 2))
-        deps.config, deps.routing, deps.lanes, deps.tiers = config, Routing(config, accounts), lanes, tiers
+        routing = Routing(config, self._switches.applied(accounts))
+        deps.config, deps.routing, deps.lanes, deps.tiers = config, routing, lanes, tiers
 
     def _lane(self, integration: IntegrationConfig) -> Lane:
         limits = integration.limits
@@ -233,6 +237,11 @@ class Parts:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background task ended", task=task.get_name(), error=type(error).__name__)
             self._keep(asyncio.ensure_future(self._stop(error)))
+
+
+def _dumped(integration: IntegrationConfig) -> dict[str, Any]:
+    """All that its lane is made of: a switch leaves breaker and connections alone."""
+    return integration.model_dump(exclude={"enabled"})
 
 
 def account(config: Config, integration: IntegrationConfig, lane: Lane, tiers: tuple[float, ...]) -> Account:

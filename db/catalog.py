@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from db import models as m
 from db.engine import answering
@@ -48,26 +48,34 @@ def seed(engine: sa.Engine, docs: Docs, by: str) -> bool:
     """
     refuse_literal_credentials(docs)
     with answering(engine), engine.begin() as connection:
-        _lock(connection)
+        lock(connection)
         tables = (m.integrations, m.routes, m.mappings)
         if _revision(connection) or any(connection.scalar(sa.select(sa.exists(sa.select(t)))) for t in tables):
             return False
         _insert(connection, docs, by)
-        _bump(connection)
+        bump(connection)
         return True
 
 
-def replace(engine: sa.Engine, docs: Docs, by: str) -> None:
-    """Make ``docs`` the whole catalogue: readers see all of it or nothing. Raises as ``seed``."""
+def replace(engine: sa.Engine, docs: Docs, by: str) -> list[str]:
+    """Make ``docs`` the whole catalogue: readers see all of it or nothing. Raises as ``seed``.
+
+    What was switched off by hand stays off, whatever ``docs`` say; returns those integrations.
+    """
     refuse_literal_credentials(docs)
     with answering(engine), engine.begin() as connection:
-        _lock(connection)
+        lock(connection)
+        i = m.integrations.c
+        rows = connection.execute(sa.select(i.id, i.switched_off).where(i.switched_off.is_not(None)))
+        off = {row.id: row.switched_off for row in rows}
         for table in (m.integrations, m.routes, m.mappings):
             connection.execute(sa.delete(table))
         _insert(connection, docs, by)
-        _bump(connection)
+        kept = [name for name in off if _keep_off(connection, name, off[name])]
+        bump(connection)
         counts = {name: len(getattr(docs, name)) for name in ("integrations", "routes", "mappings")}
         connection.execute(sa.insert(m.audit).values(actor=by, action="config.import", details=counts))
+    return sorted(kept)
 
 
 def read(engine: sa.Engine) -> CatalogDocs:
@@ -104,8 +112,8 @@ def refuse_literal_credentials(docs: Docs) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def _lock(connection: sa.Connection) -> None:
-    """One writer at a time; readers are not held up."""
+def lock(connection: sa.Connection) -> None:
+    """Part of the caller's transaction: one writer at a time; readers are not held up."""
     connection.execute(sa.text("lock table integrations, routes, mappings in share row exclusive mode"))
 
 
@@ -120,12 +128,22 @@ def _insert(connection: sa.Connection, docs: Docs, by: str) -> None:
             connection.execute(sa.insert(table), rows)
 
 
+def _keep_off(connection: sa.Connection, integration_id: str, off: Any) -> bool:
+    """False when the integration is gone."""
+    i = m.integrations
+    kept = sa.update(i).where(i.c.id == integration_id).values(
+        switched_off=off, doc=i.c.doc.op("||")(sa.cast({"enabled": False}, JSONB))
+    )
+    return connection.execute(kept).rowcount == 1
+
+
 def _revision(connection: sa.Connection) -> int:
     value = connection.scalar(sa.select(m.service_state.c.value).where(m.service_state.c.key == _REVISION))
     return int(value or 0)
 
 
-def _bump(connection: sa.Connection) -> None:
+def bump(connection: sa.Connection) -> None:
+    """Part of the caller's transaction: the catalogue is another one now, and workers follow."""
     new = insert(m.service_state).values(key=_REVISION, value=_revision(connection) + 1)
     grown = {"value": new.excluded.value, "at": sa.func.now()}
     connection.execute(new.on_conflict_do_update(index_elements=["key"], set_=grown))

@@ -177,6 +177,13 @@ where finished_at is null and external_status <> 'expired' and waiting = any(:co
 and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
 
 
+_UNSENT = """
+select tenant_id, order_id, attempt, check_number, next_check_at from attempts
+where integration_id = :integration and state = 'intent' and next_check_at is not null
+and (tenant_id, order_id, attempt) > (:tenant, :order, :attempt)
+order by tenant_id, order_id, attempt limit :page"""
+
+
 class Ledger:
     """The attempts of all orders, in PostgreSQL. Every method raises ``StoreUnavailable`` when it does not answer."""
 
@@ -244,6 +251,13 @@ class Ledger:
     async def waiting(self, after: Key, codes: Sequence[str], page: int) -> list[Due]:
         """Orders that wait with one of these codes and have nothing scheduled."""
         rows = await self._query(_WAITING, codes=list(codes), tenant=after[0], order=after[1], page=page)
+        return [Due(*row) for row in rows]
+
+    async def unsent(self, integration_id: str, after: Due | None, page: int) -> list[Due]:
+        """Attempts for one integration that were not sent yet, by order, the page after ``after``."""
+        tenant_id, order_id, attempt = after[:3] if after is not None else ("", "", -1)
+        rows = await self._query(_UNSENT, integration=integration_id, tenant=tenant_id, order=order_id,
+                                 attempt=attempt, page=page)  # fmt: skip
         return [Due(*row) for row in rows]
 
     async def _query(self, text: str, **values: Any) -> Sequence[Any]:

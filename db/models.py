@@ -268,6 +268,7 @@ integrations = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("tenant_id", sa.Text, nullable=False),
     sa.Column("doc", JSONB, nullable=False),
+    sa.Column("switched_off", JSONB(none_as_null=True), comment="by hand: by, reason"),
     sa.Column("updated_at", Instant, nullable=False, server_default=_now),
     sa.Column("updated_by", sa.Text, nullable=False),
 )

@@ -54,13 +54,15 @@ def import_(config: ConfigPath = CONFIG, by: By = None, as_json: AsJson = False)
         except ConfigError as error:
             raise ConfigError("\n".join(f"{config.name}: {line}" for line in str(error).splitlines())) from None
         with database(with_parts(loaded, None)) as engine:
-            catalog.replace(engine, loaded.docs, actor(by))
+            kept_off = catalog.replace(engine, loaded.docs, actor(by))
             revision = catalog.revision(engine)
     counts = {name: len(docs) for name, docs in loaded.docs._asdict().items()}
     if as_json:
-        say_json({"ok": True, **counts, "revision": revision})
+        say_json({"ok": True, **counts, "revision": revision, "still_off": kept_off})
     else:
         say("stored " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" as revision {revision}")
+    for name in kept_off:
+        warn(f"{name} was switched off by hand and stays off: `orderwatch integration on {name} --reason ...`")
 
 
 @app.command()

@@ -1,23 +1,64 @@
-"""``orderwatch balance`` and ``orderwatch catalogue``: what the accounts at the providers say, off the hot path."""
+"""``orderwatch integration|balance|catalogue``: the emergency switch, and what the accounts at the providers say."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orderwatch.terminal import CONFIG, AsJson, ConfigPath, fail, say, say_json, show
+from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show
 
 if TYPE_CHECKING:
     from agents.providers.base import CatalogueItem
 
+switching = typer.Typer(no_args_is_help=True, help="The emergency switch of an integration.")
 catalogue = typer.Typer(no_args_is_help=True, help="What a provider sells.")
 
+Reason = Annotated[str, typer.Option(help="Why; kept for ever.")]
 Integration = Annotated[str, typer.Argument(help="Id of an integration.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root app."""
     app.command("balance")(balance)
+    app.add_typer(switching, name="integration")
     app.add_typer(catalogue, name="catalogue")
+
+
+@switching.command("off")
+def off(
+    integration: Integration, reason: Reason, by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False
+) -> None:
+    """No new sends from now on; what was sent is followed, what was not waits. Running workers stop within a second."""
+    _switch(integration, False, reason, by, config, as_json)
+
+
+@switching.command("on")
+def on(
+    integration: Integration, reason: Reason, by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False
+) -> None:
+    """Send again; the orders that waited go on by themselves."""
+    _switch(integration, True, reason, by, config, as_json)
+
+
+def _switch(
+    integration: str, enabled: bool, reason: str, by: str | None, config: ConfigPath, as_json: bool
+) -> None:
+    who = actor(by)
+    if not reason.strip():
+        fail("--reason is empty; expected a sentence for whoever reads it later", 2)
+
+    from db import switch
+    from orderwatch.session import configured, database
+
+    with database(configured(config)) as engine:
+        changed = switch.set_enabled(engine, integration, enabled, who, reason.strip())
+    if as_json:
+        say_json({"integration_id": integration, "enabled": enabled, "changed": changed})
+    elif not changed:
+        say(f"{integration} was {'on' if enabled else 'off'} already")
+    elif enabled:
+        say(f"{integration} is on: orders that waited for it go on by themselves")
+    else:
+        say(f"{integration} is off: no new sends within a second, open orders are followed")
 
 
 @catalogue.callback()

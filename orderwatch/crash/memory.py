@@ -142,6 +142,15 @@ class MemoryLedger:
         orders = [state.order for key in keys if (state := self.state(key)) is not None]
         return [Due(*order.key, 0, order.check_number, order.waiting_since or order.accepted_at) for order in orders]
 
+    async def unsent(self, integration_id: str, after: Due | None, page: int) -> list[Due]:
+        """As ``Ledger.unsent``."""
+        found = [
+            Due(*state.order.key, row.attempt, row.check_number, row.next_check_at)
+            for state in self.states() for row in state.attempts
+            if row.state is S.INTENT and row.integration_id == integration_id and row.next_check_at is not None
+        ]
+        return sorted(due for due in found if after is None or due[:3] > after[:3])[:page]
+
     def _keys(self, after: Key, page: int, wanted: Callable[[Order], bool]) -> list[Key]:
         """Orders that the engine still acts on by itself."""
         orders = (state.order for state in self.states())

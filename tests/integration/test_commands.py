@@ -4,13 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from db import switch
+from orderwatch import commanding
 from orderwatch.embedded import Broker
 from streams.events import StatusChanged, decode
+from streams.order import CommandAction
 from tests.integration.conftest import Start
 from tests.integration.test_an_order_reaches_its_end import order
 from tests.system import ROOT, System
@@ -33,6 +39,66 @@ def command(system: System, *words: str) -> tuple[int, dict[str, Any]]:
     )  # fmt: skip
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
+
+
+def bought(system: System, account: str) -> int:
+    return sum(row["account"] == account for row in system.control("GET", "/ledger"))
+
+
+def last_purchase_after(system: System, since: float, until: float) -> float:
+    """Seconds from ``since`` to the last purchase that was seen before ``until``, to a twentieth of a second."""
+    count, last = bought(system, "barakat-1"), since
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        if (now := bought(system, "barakat-1")) != count:
+            count, last = now, time.monotonic()
+    return last - since
+
+
+def ask(system: System, order_id: str) -> bool | None:
+    made = commanding.build(
+        CommandAction.CHECK, "shop", order_id, by="ayse", reason="r", command_id=commanding.new_id(),
+        issued_at=datetime.now(UTC),
+    )
+    answer = commanding.issue(system.config, system.engine, made, 15.0)
+    return answer and answer.done
+
+
+def test_a_switch_stops_new_sends_within_a_second_and_lets_them_go_on(system: System) -> None:
+    stop = threading.Event()
+
+    def shop() -> None:
+        number = 0
+        while not stop.wait(0.02):
+            system.send([order(f"switch-{number}", "batch")])
+            number += 1
+
+    orders = threading.Thread(target=shop)
+    orders.start()
+    try:
+        wait_until(lambda: bought(system, "barakat-1") >= 20, 60)
+        assert switch.set_enabled(system.engine, "barakat-1", False, "mehmet", "sells twice")
+        switched_at = time.monotonic()
+        took_s = last_purchase_after(system, switched_at, switched_at + 3.0)
+    finally:
+        stop.set()
+        orders.join()
+    assert took_s < 1.0
+    wait_until(lambda: system.rows("select 1 from attention where code = 'integration_disabled'"), 30)
+    stopped_at = bought(system, "barakat-1")
+    assert len([key for key in system.sent if key[1].startswith("switch-")]) > stopped_at  # some wait
+    assert ask(system, "switch-0")  # and what was sent is still followed
+    wait_until(lambda: system.statuses()["shop", "switch-0"] == "completed", 30)
+
+    status, answer = command(system, "integration", "on", "barakat-1", "--reason", "repaired")
+    assert (status, answer["changed"]) == (0, True)
+    mine = {key for key in system.sent if key[1].startswith("switch-")}
+    wait_until(lambda: bought(system, "barakat-1") >= len(mine), 20)  # nobody touched them
+    for _, order_id in sorted(mine - {("shop", "switch-0")}):
+        assert ask(system, order_id) is not None
+    system.wait_for_ends(60)
+    verdict = system.books()
+    assert verdict.agree, verdict.differences
 
 
 def waits(system: System, order_id: str) -> bool:

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.operator": ("agents", "streams", *STORE),
     "agents.config_check": ("agents.providers", "streams.config"),
     "agents.heartbeat": ("agents.work", "db.workers", "streams.metrics", *WORDS),
+    "agents.switches": ("agents", "streams", *STORE),
     "agents.wiring": ("agents", "streams", "db"),  # the one that sees every room
     "agents.flow": ("agents", "streams"),
     "agents": (),
