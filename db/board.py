@@ -65,6 +65,32 @@ def orders(
     return Page(found, None if end is None else str(end), queries.database_now(engine))
 
 
+class StepRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of an order's timeline; secrets in ``details`` are masked."""
+
+    id: int
+    at: datetime
+    step: str
+    attempt: int | None
+    actor: str
+    details: dict[str, Any]
+
+
+def timeline(
+    engine: sa.Engine, tenant_id: str, order_id: str, *, after: str | None = None, limit: int = 100
+) -> Page[StepRow]:
+    """The steps of one order, oldest first. ``after`` as in the other lists."""
+    c = m.order_events.c
+    query = sa.select(*(c[name] for name in StepRow.__struct_fields__)).where(
+        c.tenant_id == tenant_id, c.order_id == order_id
+    )
+    if after is not None:
+        query = query.where(c.id > _number(after))
+    rows = _rows(engine, query.order_by(c.id).limit(limit + 1))
+    found = [msgspec.convert(row, StepRow) for row in rows[:limit]]
+    return Page(found, str(found[-1].id) if len(rows) > limit else None, queries.database_now(engine))
+
+
 class AttentionRow(msgspec.Struct, frozen=True, kw_only=True):
     """Something that waits for a person."""
 

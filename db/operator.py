@@ -31,12 +31,16 @@ def audit(connection: sa.Connection, by: str, action: str, *, tenant_id: str | N
     )
 
 
-def acknowledge(engine: sa.Engine, attention_id: str, by: str) -> bool:
-    """Mark one attention as seen by a person. False when there is none with this id, or somebody was faster."""
+def acknowledge(engine: sa.Engine, attention_id: str, by: str, tenant_id: str | None = None) -> bool:
+    """Mark one attention as seen by a person; with a tenant only one of its own.
+
+    False when there is none with this id, or somebody was faster.
+    """
     a = m.attention
+    mine = sa.true() if tenant_id is None else a.c.tenant_id == tenant_id
     with answering(), engine.begin() as connection:
         row = connection.execute(
-            sa.update(a).where(a.c.id == attention_id, a.c.acknowledged_at.is_(None))
+            sa.update(a).where(a.c.id == attention_id, a.c.acknowledged_at.is_(None), mine)
             .values(acknowledged_at=sa.func.now(), acknowledged_by=by)
             .returning(a.c.tenant_id, a.c.order_id, a.c.code)
         ).one_or_none()
@@ -48,7 +52,8 @@ def acknowledge(engine: sa.Engine, attention_id: str, by: str) -> bool:
 
 
 def release_pins(
-    engine: sa.Engine, tenant_id: str, order_id: str, by: str, open_pin: Callable[[str], str]
+    engine: sa.Engine, tenant_id: str, order_id: str, by: str, open_pin: Callable[[str], str], *,
+    through: str = "command line",
 ) -> list[str]:
     """The plain PINs of a completed order; the release is audited before anybody can see one.
 
@@ -70,7 +75,7 @@ def release_pins(
         ).scalars()
         pins = [open_pin(sealed) for row in rows for sealed in row]
         if pins:
-            audit(connection, by, "pin.release", **key, details={"pins": len(pins), "through": "command line"})
+            audit(connection, by, "pin.release", **key, details={"pins": len(pins), "through": through})
     return pins
 
 

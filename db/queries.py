@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from db import models as m
 from db.engine import answering
 from db.rows import Attempt, Key, Order
-from streams.order import AttemptState
+from streams.order import LIVE, AttemptState
 
 Row = Mapping[str, Any]
 
@@ -191,6 +191,33 @@ def _known_under(number: str) -> sa.CompoundSelect[Any]:
         sa.select(a.tenant_id, a.order_id).where(a.external_order_id == number),
         sa.select(played.limit(PLAYER_ORDERS).subquery()),
     )
+
+
+class Known(NamedTuple):
+    """An attempt, found by a number of its own. ``open``: questions about it still make sense."""
+
+    tenant_id: str
+    order_id: str
+    attempt: int
+    check_number: int
+    open: bool
+
+
+def attempt_known_as(engine: sa.Engine, integration_id: str, reference: str | None, external_order_id: str | None
+                     ) -> Known | None:
+    """The newest attempt at this integration with our reference, or with the provider's own id."""
+    a = m.attempts.c
+    said = ((a.reference, reference), (a.external_order_id, external_order_id))
+    numbers = [column == number for column, number in said if number is not None]
+    watched = a.state.in_([state.value for state in LIVE]) | (a.watch_until > sa.func.now())
+    query = (
+        sa.select(a.tenant_id, a.order_id, a.attempt, a.check_number, sa.func.coalesce(watched, False))
+        .where(a.integration_id == integration_id, sa.and_(*numbers))
+        .order_by(a.created_at.desc()).limit(1)
+    )
+    with answering(), engine.connect() as connection:
+        row = connection.execute(query).one_or_none()
+    return Known(*row) if row is not None else None
 
 
 def attention(engine: sa.Engine, *, tenant_id: str | None = None, everything: bool = False, limit: int = 100

@@ -33,7 +33,7 @@ def dashboard(
     logging.config.dictConfig(logging_config(settings.worker.log_level, settings.worker.log_format))
     sealer = Sealer.from_environ(os.environ) if VARIABLE in os.environ else None
     where = (host or settings.web.host, settings.web.port if port is None else port)
-    server = Server(gather(settings, sealer))
+    server = Server(gather(settings, sealer, os.environ))
     try:
         listening = listen(*where)
     except OSError as error:

@@ -93,10 +93,10 @@ def settings(database: str, broker: str = NOWHERE, **web: Any) -> Config:
 
 
 @contextmanager
-def dashboard(config: Config) -> Iterator[Dashboard]:
+def dashboard(config: Config, environ: Mapping[str, str] | None = None) -> Iterator[Dashboard]:
     """Started, and ended at the end."""
     sealer = Sealer([new_key()])
-    server = Server(gather(config, sealer))
+    server = Server(gather(config, sealer, environ or {}))
     listening = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listening],), name="dashboard")
     thread.start()

@@ -28,7 +28,7 @@ from litestar.types import ControllerRouterHandler, Message, Scope
 
 from db import submissions
 from streams.errors import StoreUnavailable
-from web import access, login, pages, problems, site
+from web import access, board, commands, hooks, ingest, listening, login, orders, pages, problems, site
 from web.access import PUBLIC
 from web.parts import Parts
 
@@ -94,7 +94,10 @@ def handlers(app: Litestar) -> Iterator[tuple[str, BaseRouteHandler]]:
 
 
 def _routes() -> Sequence[ControllerRouterHandler]:
-    return [*site.routes, *login.routes, *pages.routes]
+    return [
+        route for module in (site, board, orders, ingest, commands, listening, hooks, login, pages)
+        for route in module.routes
+    ]  # fmt: skip
 
 
 def environment() -> Environment:
@@ -105,6 +108,7 @@ def environment() -> Environment:
 def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Orderwatch", version=version("orderwatch"),
+        operation_id_creator=lambda handler, method, path: handler.handler_name,
         description="Orders, what they wait for, and what a person may do about it. docs/http-api.md has examples.",
         openapi_router=Router("/api/openapi.json", route_handlers=[], opt={"needs": PUBLIC}, include_in_schema=False),
         render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],

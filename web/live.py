@@ -90,6 +90,8 @@ class Live:
         self._stopping = threading.Event()
         self._changes: StatusChanges | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Events since the start, by kind.
+        self.heard = {"status": 0, "attention": 0}
         self._threads = [
             threading.Thread(target=self._again_and_again, args=(read,), name=f"live-{read.__name__}", daemon=True)
             for read in (self._read_changes, self._read_attention)
@@ -155,6 +157,7 @@ class Live:
                 self._tell("attention", raised.tenant_id, msgspec.to_builtins(raised))
 
     def _tell(self, kind: str, tenant_id: str | None, said: Any) -> None:
+        self.heard[kind] += 1
         if self._listeners and self._loop is not None and not self._loop.is_closed():
             news = News(tenant_id, b"event: %s\ndata: %s\n\n" % (kind.encode(), _encoder.encode(said)))
             with suppress(RuntimeError):  # the loop was closed meanwhile

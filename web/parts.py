@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -35,6 +35,8 @@ class Parts:
     sealer: Sealer | None
     session_key: bytes = field(repr=False)
     limiter: anyio.CapacityLimiter
+    environ: Mapping[str, str] = field(repr=False)
+    catalogue: tuple[str, Config] | None = field(default=None, repr=False)
     measured: Measured = field(default_factory=Measured, repr=False)
 
     async def ask(self, question: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -58,8 +60,11 @@ class Parts:
 Inside = NamedDependency[Parts]
 
 
-def gather(config: Config, sealer: Sealer | None) -> Parts:
-    """Opens nothing yet. Without ``web.session_key`` log-ins end with this process."""
+def gather(config: Config, sealer: Sealer | None, environ: Mapping[str, str]) -> Parts:
+    """Opens nothing yet; ``environ`` is what the stored catalogue refers to.
+
+    Without ``web.session_key`` log-ins end with this process.
+    """
     web = config.web
     url = config.database.url.get_secret_value()
     return Parts(
@@ -70,4 +75,5 @@ def gather(config: Config, sealer: Sealer | None) -> Parts:
         sealer=sealer,
         session_key=web.session_key.get_secret_value().encode() if web.session_key else secrets.token_bytes(32),
         limiter=anyio.CapacityLimiter(web.pool_size),
+        environ=environ,
     )

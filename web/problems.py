@@ -1,6 +1,7 @@
 """What went wrong, as the caller reads it: problem details (RFC 9457) for programs, a page for people."""
 
 import logging
+import re
 import traceback
 from http import HTTPStatus
 from typing import Any
@@ -9,9 +10,14 @@ import msgspec
 from litestar import Request, Response
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException, NotAuthorizedException, ValidationException
+from litestar.handlers.base import BaseRouteHandler
 from litestar.response import Redirect, Template
 
 from streams.errors import AppError, BrokerUnavailable, EventError, OrderNotFound, StoreUnavailable
+
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
+#: How Litestar says it; with the URL, which is not for everybody's eyes.
+_MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +54,10 @@ class Refused(HTTPException):
 
 def answer(request: _Request, error: Exception) -> Response[Any]:
     """The response to any exception that a request ended with."""
-    problem, headers = _told(error)
-    if problem.status >= 500 and not isinstance(error, AppError):
-        log.error("a request to %s failed: %s", request.scope["route_handler"], _place_of(error))
+    handler = request.scope.get("route_handler")
+    problem, headers = _told(error, handler)
+    if problem.status >= 500 and not isinstance(error, AppError | HTTPException):
+        log.error("a request to %s failed: %s", handler, _place_of(error))
     if request.url.path.startswith(MACHINES):
         return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
     if isinstance(error, NotAuthorizedException):
@@ -59,7 +66,7 @@ def answer(request: _Request, error: Exception) -> Response[Any]:
                     media_type=MediaType.HTML)  # fmt: skip
 
 
-def _told(error: Exception) -> tuple[Problem, dict[str, str]]:
+def _told(error: Exception, handler: BaseRouteHandler | None) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, StoreUnavailable | BrokerUnavailable):
         what = "the database" if isinstance(error, StoreUnavailable) else "the broker"
         return _problem(503, f"{what} does not answer; nothing was done"), {"retry-after": str(RETRY_AFTER_S)}
@@ -67,14 +74,19 @@ def _told(error: Exception) -> tuple[Problem, dict[str, str]]:
         return _problem(404, str(error)), {}
     if isinstance(error, EventError):
         return _of_event(error), {}
+    if isinstance(error, HTTPException) and (missing := _MISSING.match(error.detail)):
+        wrong = [Wrong(missing[1], "missing; it is required")]
+        return _problem(400, f"{missing[1]}: missing; it is required", wrong), {}
     if isinstance(error, ValidationException):
-        wrong = [_wrong(item) for item in error.extra or () if isinstance(item, dict)]
+        wrong = [_wrong(item, handler) for item in error.extra or () if isinstance(item, dict)]
         detail = "; ".join(f"{item.field}: {item.message}" for item in wrong)
         return _problem(error.status_code, detail or error.detail, wrong), {}
     if isinstance(error, HTTPException):
         extra = error.extra if isinstance(error.extra, dict) else {}
         wrong = [Wrong(name, str(text)) for name, text in extra.items()]
         return _problem(error.status_code, error.detail, wrong), dict(error.headers or {})
+    if isinstance(error, RecursionError):
+        return _problem(400, "the body is nested too deeply"), {}
     return _problem(500, "something went wrong here; the log of the dashboard says where"), {}
 
 
@@ -89,8 +101,18 @@ def _problem(status: int, detail: str, errors: list[Wrong] | None = None) -> Pro
     return Problem(HTTPStatus(status).phrase, status, detail, errors or [])
 
 
-def _wrong(item: dict[str, Any]) -> Wrong:
-    return Wrong(str(item.get("key", "body")), str(item.get("message", "")))
+def _wrong(item: dict[str, Any], handler: BaseRouteHandler | None) -> Wrong:
+    """Names the field as the caller wrote it, not the argument that it is here."""
+    name, *path = str(item.get("key", "data")).split(".")
+    argument = handler.parsed_fn_signature.parameters.get(name) if handler is not None else None
+    name = getattr(argument and argument.kwarg_definition, "name", None) or name
+    path = path if name == "data" else [name, *path]
+    message = str(item.get("message", ""))
+    found = _FIELD.match(message)
+    if found:
+        path.append(found[2])
+        message = "missing; it is required" if found[1] == "missing required" else "unknown; it is not a field here"
+    return Wrong(".".join(path) or "body", message)
 
 
 def _place_of(error: Exception) -> str:

@@ -16,7 +16,7 @@ class Server(uvicorn.Server):
     """Serves ``parts`` until ``should_exit`` or a signal; open event streams are ended first."""
 
     def __init__(self, parts: Parts) -> None:
-        self._live = parts.live
+        self.live = parts.live
         super().__init__(uvicorn.Config(
             create(parts), log_config=None, access_log=False, server_header=False, lifespan="on",
             timeout_graceful_shutdown=GRACE_S,
@@ -24,11 +24,11 @@ class Server(uvicorn.Server):
 
     def let_go(self) -> None:
         """End soon; callable from other threads."""
-        self._live.let_go()
+        self.live.let_go()
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._live.let_go()
+        self.live.let_go()
         super().handle_exit(sig, frame)
 
 

@@ -4,12 +4,14 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import MediaType, Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
 
 from db import queries
 from streams.errors import StoreUnavailable
 from streams.metrics import CONTENT_TYPE
 from web.access import PUBLIC, Who
+from web.api import read
 from web.parts import Inside
 
 
@@ -27,8 +29,9 @@ class TokenInfo(msgspec.Struct):
     scopes: Annotated[list[str], msgspec.Meta(description="sorted")]
 
 
-@get("/health", needs=PUBLIC, unlimited=True, security=[{}], summary="Whether this dashboard can answer questions")
-async def health(parts: Inside) -> Response[Health]:
+@get("/health", needs=PUBLIC, unlimited=True, security=[{}], tags=["health"], responses={503: ResponseSpec(Health)},
+     summary="Whether this dashboard can answer questions")  # fmt: skip
+async def get_health(parts: Inside) -> Response[Health]:
     try:
         await parts.ask(queries.database_now, parts.engine)
     except StoreUnavailable:
@@ -36,14 +39,14 @@ async def health(parts: Inside) -> Response[Health]:
     return Response(Health("ok"))
 
 
-@get("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")
-async def metrics(parts: Inside) -> Response[bytes]:
+@read("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")
+async def get_metrics(parts: Inside) -> Response[bytes]:
     return Response(await parts.measured.text(parts), headers={"content-type": CONTENT_TYPE})
 
 
-@get("/api/token", needs="orders:read", summary="What the token of this request may do")
-async def token(who: Who) -> TokenInfo:
+@read("/api/token", summary="What the token of this request may do")
+async def get_token(who: Who) -> TokenInfo:
     return TokenInfo(who.name, who.tenant_id, sorted(who.scopes))
 
 
-routes: list[Any] = [health, metrics, token]
+routes: list[Any] = [get_health, get_metrics, get_token]

@@ -23,6 +23,8 @@ GROUP = "orderwatch.providers"
 
 #: Options of an integration that are not the adapter's.
 _COMMON_OPTIONS = frozenset({"allow_http"})
+#: Credentials of an integration that are not the adapter's: the secret behind POST /hooks/{integration}.
+_COMMON_CREDENTIALS = frozenset({"callback_secret"})
 _BUILT_IN: dict[str, type[Provider]] = {"apstore": Barakat, "barakat": Barakat, "codes": Codes, "znet": Znet}
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}?")
 _KNOWN_PLACEHOLDERS = frozenset({"user_identifier", "extra_field", "customer_phone", "quantity", "order_id"})
@@ -88,7 +90,7 @@ def _integration_problems(doc: Mapping[str, Any], adapter: type[Provider]) -> It
     for key in sorted(adapter.credentials):
         if not credentials.get(key):
             yield f"credentials.{key} is missing; expected a value, {name} needs {expected}"
-    for key in sorted(set(credentials) - adapter.credentials):
+    for key in sorted(set(credentials) - adapter.credentials - _COMMON_CREDENTIALS):
         yield f"credentials.{key} is not known to {name}; expected {expected}"
     if adapter is not Codes:
         if not doc.get("base_url"):

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
@@ -10,17 +9,10 @@ import sqlalchemy as sa
 
 from db import models as m
 from db import tokens
-from orderwatch.embedded import Broker
 from tests.contract.ledger_rows import put
 from tests.dashboard import Answer, Dashboard, dashboard, settings
 from tests.waiting import wait_until
 from web import access
-
-
-@pytest.fixture
-def site(database: str, broker: Broker) -> Iterator[Dashboard]:
-    with dashboard(settings(database, broker.address)) as running:
-        yield running
 
 
 def log_in(site: Dashboard, token: str, goes_to: str = "/") -> tuple[Answer, dict[str, str]]:

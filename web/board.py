@@ -1,0 +1,105 @@
+"""What screens show, as JSON: numbers of the moment, attention, integrations, routes."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar.params import JSONBody, QueryParameter
+
+from db import board, operator, workers
+from db.board import AttentionRow, Group, IntegrationRow, Overview, Page, RouteRow
+from db.workers import Lane
+from streams.order import AttentionCode
+from web.access import Principal, Who
+from web.api import After, Id, Limit, OfTenant, act, page, read
+from web.parts import Inside, Parts
+
+#: Attentions acknowledged by one request.
+MOST_AT_ONCE = 1000
+
+Code = Annotated[AttentionCode | None, QueryParameter(name="code", description="only with this code")]
+
+
+class NowWithLanes(msgspec.Struct, frozen=True):
+    """The numbers, and the lane of each integration as the living workers see it."""
+
+    overview: Overview
+    lanes: dict[str, Lane]
+
+
+class IntegrationWithLane(msgspec.Struct, frozen=True):
+    """An account, and its lane; null while no worker lives."""
+
+    integration: IntegrationRow
+    lane: Lane | None
+
+
+class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which attentions a person has seen: those with these ids, or all with one code (of one tenant, if given)."""
+
+    ids: Annotated[list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=MOST_AT_ONCE)] = []
+    code: AttentionCode | None = None
+    tenant_id: Id | None = None
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """The ids that were open until now. ``more`` when one request was not enough for all of a code."""
+
+    ids: list[str]
+    more: bool
+
+
+@read("/api/overview", summary="The numbers of this moment")
+async def get_overview(parts: Inside, who: Who, tenant_: OfTenant = None) -> NowWithLanes:
+    tenant = who.tenant(tenant_)
+    slack_s = parts.config.checks.sweep_slack
+    numbers = await parts.ask(board.overview, parts.engine, tenant, slack_s=slack_s)
+    lanes = await parts.ask(workers.lanes, parts.engine)
+    if tenant is not None:
+        mine = {row.integration_id for row in await parts.ask(board.integrations, parts.engine, tenant)}
+        lanes = {name: lane for name, lane in lanes.items() if name in mine}
+    return NowWithLanes(numbers, lanes)
+
+
+@read("/api/attention", summary="What waits for a person, oldest first")
+async def list_attention(parts: Inside, who: Who, tenant_: OfTenant = None, code: Code = None, after: After = None,
+                    limit: Limit = 50) -> Page[AttentionRow]:  # fmt: skip
+    tenant = who.tenant(tenant_)
+    return await page(
+        lambda at: parts.ask(board.attention, parts.engine, tenant, code=code, after=at, limit=limit), after
+    )
+
+
+@read("/api/attention/groups", summary="How much waits for a person, by code")
+async def group_attention(parts: Inside, who: Who, tenant_: OfTenant = None) -> list[Group]:
+    return await parts.ask(board.attention_groups, parts.engine, who.tenant(tenant_))
+
+
+@act("/api/attention/ack", needs="actions", summary="Say that a person has seen it", status_code=200)
+async def acknowledge_attention(parts: Inside, who: Who, data: JSONBody[Acknowledge]) -> Acknowledged:
+    return await parts.ask(_acknowledge, parts, who, data, who.tenant(data.tenant_id))
+
+
+def _acknowledge(parts: Parts, who: Principal, asked: Acknowledge, tenant: str | None) -> Acknowledged:
+    wanted, more = list(asked.ids), False
+    if asked.code is not None:
+        found = board.attention(parts.engine, tenant, code=asked.code, limit=MOST_AT_ONCE)
+        wanted, more = [*wanted, *(row.id for row in found.rows)], found.next is not None
+    done = [number for number in dict.fromkeys(wanted) if operator.acknowledge(parts.engine, number, who.name, tenant)]
+    return Acknowledged(done, more)
+
+
+@read("/api/integrations", summary="Accounts: balance, limits, lane, money at risk")
+async def list_integrations(parts: Inside, who: Who, tenant_: OfTenant = None) -> list[IntegrationWithLane]:
+    rows = await parts.ask(board.integrations, parts.engine, who.tenant(tenant_))
+    lanes = await parts.ask(workers.lanes, parts.engine)
+    return [IntegrationWithLane(row, lanes.get(row.integration_id)) for row in rows]
+
+
+@read("/api/routes", summary="How orders of each package travel")
+async def list_routes(parts: Inside, who: Who, tenant_: OfTenant = None) -> list[RouteRow]:
+    return await parts.ask(board.routes, parts.engine, who.tenant(tenant_))
+
+
+routes: list[Any] = [
+    get_overview, list_attention, group_attention, acknowledge_attention, list_integrations, list_routes,
+]

@@ -1,0 +1,110 @@
+"""What a person asks for, as an event on the path of the automation: the ledger decides, a row holds the answer."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import anyio
+import msgspec
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import JSONBody
+
+from db import commands, queries
+from db.rows import Commanded
+from streams import events, topics
+from streams.events import Command
+from streams.kafka import message
+from streams.order import CommandAction
+from web.access import Who
+from web.api import Id, InPath, Words, absent, act, read
+from web.parts import Inside
+from web.problems import Refused
+
+#: How long a request waits for the answer of a worker.
+WAIT_S = 5.0
+_POLL_S = 0.1
+
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+                                     description="why, in words; kept for ever")]  # fmt: skip
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An act on an order. ``attempt`` 0 is the order itself; ``outcome`` goes with resolve, ``integration_id`` with
+    send_to. The same ``command_id`` is carried out once; left out, one is made."""
+
+    action: CommandAction
+    reason: Reason
+    attempt: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    outcome: Literal["accepted", "completed", "failed", "not_sent"] | None = None
+    integration_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\u0000]*$")] | None = None
+    evidence: Words | None = None
+    command_id: Id | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """A command and what became of it; ``done`` and ``said`` are null until a worker decided."""
+
+    command_id: str
+    tenant_id: str
+    order_id: str
+    action: CommandAction
+    by: str
+    reason: str
+    issued_at: datetime
+    done: bool | None
+    said: str | None
+    decided_at: datetime | None
+
+
+@act("/api/orders/{tenant:str}/{order:str}/commands", needs="actions", errors=(409,), status_code=200,
+     answers={202: ResponseSpec(Decision, generate_examples=False, description="not decided yet")},
+     summary="Act on an order: 200 with the decision, 202 while it is not decided yet")  # fmt: skip
+async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, data: JSONBody[Asked]
+                       ) -> Response[Decision]:
+    number = data.command_id or uuid4().hex
+    known = await parts.ask(commands.result, parts.engine, number)
+    if known is None:
+        event = await _event(parts, who.name, tenant, order, number, data)
+        await parts.emitter.send([message(event, topics.COMMAND, at=event.issued_at)])
+        known = await _answer(parts, number) or _not_yet(event)
+    if (known.tenant_id, known.order_id, known.action) != (tenant, order, data.action):
+        raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")
+    return Response(_shown(known), status_code=202 if known.done is None else 200)
+
+
+async def _answer(parts: Inside, number: str) -> Commanded | None:
+    """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile."""
+    give_up_at = anyio.current_time() + WAIT_S
+    while True:
+        found = await parts.ask(commands.result, parts.engine, number)
+        if (found is not None and found.done is not None) or anyio.current_time() >= give_up_at:
+            return found
+        await anyio.sleep(_POLL_S)
+
+
+async def _event(parts: Inside, by: str, tenant: str, order: str, number: str, asked: Asked) -> Command:
+    said = {name: value for name, value in msgspec.to_builtins(asked).items() if value is not None}
+    now = await parts.ask(queries.database_now, parts.engine)
+    own = {"command_id": number, "tenant_id": tenant, "order_id": order, "by": by, "issued_at": events.rfc3339(now)}
+    return events.decode(Command, msgspec.json.encode(said | own))
+
+
+def _not_yet(event: Command) -> Commanded:
+    return Commanded(command_id=event.command_id, tenant_id=event.tenant_id, order_id=event.order_id,
+                     action=event.action, by=event.by, reason=event.reason, issued_at=event.issued_at)  # fmt: skip
+
+
+def _shown(found: Commanded) -> Decision:
+    return Decision(**{name: getattr(found, name) for name in Decision.__struct_fields__})
+
+
+@read("/api/commands/{number:str}", summary="A command and what became of it", errors=(404,))
+async def get_command(parts: Inside, who: Who, number: InPath) -> Decision:
+    found = await parts.ask(commands.result, parts.engine, number)
+    if found is None or not who.sees(found.tenant_id):
+        raise absent(f"command {number}")
+    return _shown(found)
+
+
+routes: list[Any] = [act_on_order, get_command]
