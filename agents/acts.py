@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agents.decide import Draft, again, find_out, last_sent_at, line_failed
-from agents.routes import Routing, Waiting
+from agents.routes import Routing, Waiting, facts_of
 from db.rows import Answer, Attempt, Change, OrderState, Step
 from streams.events import Command
 from streams.order import (
@@ -178,14 +178,14 @@ def _send_to(state: OrderState, command: Command, routing: Routing, now: datetim
     draft = _draft(state, command, routing, now, "sent_elsewhere", integration=name)
     if not state.attempts:
         _still_open(draft, "send it")
-        _start(draft, routing.at(name, draft.order, None))
+        _start(draft, routing.first_at(name, facts_of(draft.order)))
     else:
         rows = _lines(draft, command, "send it", lambda row: row.live and (
             row.state is not S.INTENT or row.integration_id == name))  # fmt: skip
         for row in rows:
             if row.state is S.INTENT:
                 draft.move(row.attempt, S.NOT_SENT, message=f"not sent: a person chose {name}")
-            _start(draft, routing.at(name, draft.order, row))
+            _start(draft, routing.following_at(name, draft.order, row))
     _reopen(draft)
     return _ended(draft, command, None)
 

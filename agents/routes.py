@@ -50,12 +50,15 @@ class Routing:
             facts_of(order), dead.quantity, start=order.attempts + 1, line=dead.line, skip=skip, lines=order.lines
         )
 
-    def at(self, integration_id: str, order: Order, dead: Attempt | None) -> list[Attempt] | Waiting:
-        """Attempts at a named integration, whatever the route says: for the line of a dead one, or a first time."""
-        facts = facts_of(order)
-        if dead is None:
-            return self._attempts_at(integration_id, facts, facts.quantity, 1, 1, 0)
-        return self._attempts_at(integration_id, facts, dead.quantity, order.attempts + 1, dead.line, order.lines)
+    def first_at(self, integration_id: str, facts: OrderFacts) -> list[Attempt] | Waiting:
+        """As ``first``, at a named integration, whatever the route says."""
+        return self._attempts_at(integration_id, facts, facts.quantity, 1, 1, 0)
+
+    def following_at(self, integration_id: str, order: Order, dead: Attempt) -> list[Attempt] | Waiting:
+        """As ``following``, at a named integration, whatever the route says."""
+        return self._attempts_at(
+            integration_id, facts_of(order), dead.quantity, order.attempts + 1, dead.line, order.lines
+        )
 
     def _first_usable(
         self, facts: OrderFacts, quantity: int, *, start: int, line: int, skip: frozenset[str], lines: int = 0

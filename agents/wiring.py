@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from agents import config_check
+from agents.accounts import account
 from agents.guard import Delivery, Guard, dead_letter, where
 from agents.heartbeat import Heartbeat
 from agents.lanes import Down, Lane
@@ -17,7 +18,6 @@ from agents.providers import registry
 from agents.providers.base import Setup
 from agents.providers.http import HttpClient
 from agents.routes import Account, Routing
-from agents.schedule import Schedule
 from agents.sweep import sweep_forever
 from agents.switches import Switches
 from agents.work import Deps
@@ -173,7 +173,7 @@ class Parts:
                 lanes[integration.id] = deps.lanes[integration.id]
             else:
                 lanes[integration.id] = self._lane(integration)
-            accounts[integration.id] = account(config, integration, lanes[integration.id], tiers)
+            accounts[integration.id] = account(config, integration, lanes[integration.id].provider, tiers)
         for lane in lanes.values():
             lane.set_most(config.dispatch.max_in_flight // max(len(lanes), 2))
         routing = Routing(config, self._switches.applied(accounts))
@@ -242,22 +242,6 @@ class Parts:
 def _dumped(integration: IntegrationConfig) -> dict[str, Any]:
     """All that its lane is made of: a switch leaves breaker and connections alone."""
     return integration.model_dump(exclude={"enabled"})
-
-
-def account(config: Config, integration: IntegrationConfig, lane: Lane, tiers: tuple[float, ...]) -> Account:
-    """How the engine sees an integration."""
-    backoff = config.backoff(integration)
-    final = config.checks.after_final
-    schedule = Schedule(
-        first_after_s=config.first_after(integration), base_s=backoff.base, factor=backoff.factor, max_s=backoff.max,
-        requeue_s=config.checks.requeue_after, watch_every_s=final.every, watch_for_s=final.until, tiers=tiers,
-    )  # fmt: skip
-    return Account(
-        integration_id=integration.id, provider=integration.provider, enabled=integration.enabled,
-        adapter=lane.provider, profile=registry.profile_of(integration.provider, integration.profile),
-        schedule=schedule, lease_s=config.lease_s(integration),
-        call_s=integration.limits.timeout + integration.limits.connect_timeout,
-    )  # fmt: skip
 
 
 def _park(record: Any, reason: str) -> Outgoing:

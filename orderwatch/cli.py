@@ -24,6 +24,7 @@ from orderwatch import (
     order_commands,
     orders_commands,
     produce_commands,
+    route_commands,
     run_commands,
     tail_commands,
     token_commands,
@@ -55,6 +56,7 @@ app.add_typer(attention_commands.app, name="attention")
 app.add_typer(dlq_commands.app, name="dlq")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(codes_commands.app, name="codes")
+app.add_typer(route_commands.app, name="route")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

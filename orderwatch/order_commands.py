@@ -20,6 +20,7 @@ from orderwatch.terminal import (
 )
 
 if TYPE_CHECKING:
+    from agents.acts import Offer
     from db.queries import Snapshot
     from streams.config import Config
 
@@ -83,17 +84,25 @@ def show_one(
 
 @app.command("why")
 def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
-    """What the order waits for, since when, what happens next and when, who must act, and the evidence."""
-    from dataclasses import asdict
+    """What the order waits for, since when, what happens next and when, who must act, what you may do, the evidence."""
+    from dataclasses import asdict, replace
     from textwrap import wrap
 
-    from orderwatch.why import explain
+    from agents.rehearsal import dry_routing
+    from db import queries
+    from orderwatch.session import configured, database, with_stored_catalog
+    from orderwatch.why import explain, offered
     from orderwatch.wording import distance, instant
 
-    found = _snapshot(tenant, order, config, with_profiles=True)
+    settings = configured(config)
+    with database(settings) as engine:
+        found = queries.snapshot(engine, tenant, order)
+        stored = with_stored_catalog(settings, engine)
+    found = replace(found, absent_needed=_absent_needed(stored))
     said = explain(found, found.now)
+    may = offered(found, dry_routing(stored), found.now)
     if as_json:
-        say_json({"tenant_id": tenant, "order_id": order, **asdict(said)})
+        say_json({"tenant_id": tenant, "order_id": order, **asdict(said), "actions": [asdict(offer) for offer in may]})
         raise typer.Exit(0 if said.known else 1)
     say(said.headline)
     facts = {"order": f"{tenant} {order}"}
@@ -108,6 +117,10 @@ def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: As
         say(f"  {name:10}{first}")
         for line in others:
             say(f"  {'':10}{line}")
+    if may:
+        say("you may")
+    for offer in may:
+        say("  " + _command(tenant, order, offer))
     if said.evidence:
         say("evidence")
     for line in said.evidence:
@@ -162,18 +175,24 @@ def pin(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONF
         say(text)
 
 
-def _snapshot(tenant: str, order: str, path: ConfigPath, *, with_profiles: bool = False) -> "Snapshot":
-    from dataclasses import replace
+def _command(tenant: str, order: str, offer: "Offer") -> str:
+    """An offer as the command that takes it."""
+    words = ["orderwatch order", offer.action.value.replace("_", "-"), tenant, order]
+    if offer.integrations:
+        words.append("|".join(offer.integrations))
+    if offer.attempt is not None:
+        words.append(f"--attempt {offer.attempt}")
+    if offer.outcomes:
+        words.append("--as " + "|".join(outcome.replace("_", "-") for outcome in offer.outcomes))
+    return " ".join(words if offer.action == "check" else [*words, "--reason ..."])
 
+
+def _snapshot(tenant: str, order: str, path: ConfigPath) -> "Snapshot":
     from db import queries
-    from orderwatch.session import configured, database, with_stored_catalog
+    from orderwatch.session import configured, database
 
-    settings = configured(path)
-    with database(settings) as engine:
-        found = queries.snapshot(engine, tenant, order)
-        if with_profiles and any(row.live for row in found.attempts):
-            found = replace(found, absent_needed=_absent_needed(with_stored_catalog(settings, engine)))
-    return found
+    with database(configured(path)) as engine:
+        return queries.snapshot(engine, tenant, order)
 
 
 def _absent_needed(config: "Config") -> dict[str, int]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agents.acts import Offer, offers
+from agents.routes import Routing
 from db.queries import Snapshot
-from db.rows import Attempt, Order
+from db.rows import Attempt, Order, OrderState
 from orderwatch.evidence import flags, proof
 from orderwatch.wording import Say, duration, english
 from streams.order import AttemptState, AttentionCode, ExternalStatus, StatusReason
@@ -56,6 +58,14 @@ def explain(state: Snapshot, now: datetime, say: Say = english) -> Explanation:
     if order.waiting is not None:
         return _waiting(say, order, order.waiting, now, evidence)
     return _between_attempts(say, state, order, now, evidence)
+
+
+def offered(state: Snapshot, routing: Routing, now: datetime) -> list[Offer]:
+    """What a person may do to this order now: exactly what a command would not be refused for.
+
+    ``routing`` is that of the configuration in use, see ``agents.rehearsal.dry_routing``.
+    """
+    return [] if state.order is None else offers(OrderState(state.order, list(state.attempts)), routing, now)
 
 
 def _never_accepted(say: Say, state: Snapshot, evidence: tuple[str, ...]) -> Explanation:

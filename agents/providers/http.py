@@ -179,6 +179,21 @@ def _request_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "orderwatch", **headers}
 
 
+class Rehearsed(HttpClient):
+    """Builds every request and sends none: what would have left is kept in ``built``, whoever asked hears NotSent."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
+        self.built: list[tuple[str, str, dict[str, str]]] = []
+
+    async def fetch(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, max_body: int = MAX_BODY,
+    ) -> Reply:  # fmt: skip
+        self.built.append((method, str(self._url(path, query)), _request_headers(headers or {})))
+        raise NotSent("a rehearsal sends nothing")
+
+
 async def _read(response: ClientResponse, limit: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():

@@ -251,3 +251,29 @@ def test_a_mistake_in_the_configuration_is_one_line_each(command: CommandLine) -
     said = command("orders", "list")
     assert said.status == 2
     assert "integrations[0].limits.timeout" in said.err
+
+
+def test_a_route_is_tested_without_sending_anything(command: CommandLine) -> None:
+    said = command("route", "test", "demo", "pubg-60", "--user", "player-77", "--json")
+    document = said.document()
+    assert (said.status, document["integration"]) == (0, "znet-main")
+    [request] = [step for step in document["steps"] if step["name"] == "request"]
+    assert "kod=MASKED&sifre=MASKED" in request["shown"]["url"] and "player-77" in request["shown"]["url"]
+    table = command("route", "test", "demo", "pubg-60")
+    assert (table.status, table.out.splitlines()[-1]) == (0, "the order would be sent to znet-main")
+    missing = command("route", "test", "demo", "none")
+    assert (missing.status, "no route for package none" in missing.out) == (1, True)
+
+
+def test_why_offers_what_would_be_accepted_as_commands(command: CommandLine, engine: sa.Engine) -> None:
+    put_order(engine, waiting="manual_route")
+    said = command("order", "why", "demo", "o-1")
+    may = [line.strip() for line in said.out.splitlines() if line.startswith("  orderwatch order")]
+    assert may == [
+        "orderwatch order check demo o-1",
+        "orderwatch order resolve demo o-1 --attempt 0 --as completed|failed --reason ...",
+        "orderwatch order send-to demo o-1 znet-main --reason ...",
+        "orderwatch order cancel demo o-1 --reason ...",
+    ]
+    actions = command("order", "why", "demo", "o-1", "--json").document()["actions"]
+    assert [action["action"] for action in actions] == ["check", "resolve", "send_to", "cancel"]

@@ -34,6 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.routes": PURE,
     "agents.decide": PURE,
     "agents.acts": (*PURE, "agents.decide"),
+    "agents.accounts": ("agents.providers", "agents.routes", "agents.schedule", "streams.config"),
+    "agents.rehearsal": ("agents.accounts", "agents.providers", "agents.routes", "db.rows", "streams.config", *WORDS),
     "agents.announce": (*PURE, "agents.decide", "streams.kafka"),
     "agents.pool": (),
     "agents.guard": (*WIRE, "streams.kafka", "streams.metrics"),
