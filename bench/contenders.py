@@ -3,22 +3,27 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 
 from bench import evidence
 from bench.evidence import Evidence
 from bench.stage import Scene
 from orderwatch.apache_kafka import ROOT
 from orderwatch.embedded import PartError
-from streams.kafka import group_lag
+from streams.kafka import client_settings, group_lag
 from streams.topics import CREATED
 
 WORKER = "worker"
+_JOIN_TIMEOUT_S = 90.0
+_PAUSE_S = 0.2
 
 
 class Shop:
@@ -55,7 +60,10 @@ class Contender(Protocol):
     name: str
 
     def start(self, scene: Scene) -> None:
-        """Start the processes; orders may be placed when this returns."""
+        """Start everything; orders may be placed when this returns."""
+
+    def start_worker(self, scene: Scene, processes: int) -> None:
+        """Start the workers again, after they ended."""
 
     def shop(self, scene: Scene, prefix: str, orders: int, rate: float) -> Shop:
         """Start to place so many orders, named ``prefix`` and a number."""
@@ -85,10 +93,11 @@ class Orderwatch:
         scene.prepare_product()
         self.start_worker(scene, scene.options.workers)
 
-    def start_worker(self, scene: Scene, processes: int) -> Any:
+    def start_worker(self, scene: Scene, processes: int) -> None:
         command = [sys.executable, "-m", "orderwatch", "worker", "--processes", str(processes), "--web-port", "0",
                    "--config", str(scene.config_path)]  # fmt: skip
-        return scene.start(WORKER, command, scene.stage.environ(PYTHONPATH=str(ROOT)))
+        scene.start(WORKER, command, scene.stage.environ(PYTHONPATH=str(ROOT)))
+        _until_joined(scene, processes)
 
     def shop(self, scene: Scene, prefix: str, orders: int, rate: float) -> Shop:
         options = asdict(replace(scene.options, orders=orders, rate=rate))
@@ -119,6 +128,21 @@ _ENDED = sa.text(
 )
 GROUPS = {"orderwatch": (CREATED, "orders.check", "orders.referenced", "orders.status-changed", "orders.attention",
                          "orders.dead-letter")}  # fmt: skip
+
+
+def _until_joined(scene: Scene, processes: int) -> None:
+    """Returns when so many workers share the partitions of the orders."""
+    admin = AdminClient(client_settings(scene.config.kafka))
+    group = f"{scene.config.kafka.topic_prefix}orderwatch"
+    give_up_at = time.monotonic() + _JOIN_TIMEOUT_S
+    while time.monotonic() < give_up_at:
+        scene.refuse_dead()
+        found = admin.describe_consumer_groups([group])[group].result(10)
+        owners = [member for member in found.members if member.assignment.topic_partitions]
+        if found.state is ConsumerGroupState.STABLE and len(owners) == processes:
+            return
+        time.sleep(_PAUSE_S)
+    raise PartError(f"{processes} workers did not share the work after {_JOIN_TIMEOUT_S:g} s")
 
 
 def lag(scene: Scene) -> int:

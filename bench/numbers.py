@@ -32,6 +32,12 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(len(ordered), percentile(ordered, 0.5), percentile(ordered, 0.99), ordered[-1], ordered[0])
 
 
+def quantiles(values: Iterable[float], steps: int = 200) -> list[float]:
+    """The distribution in ``steps`` + 1 values from the least to the most, for a plot; empty for none."""
+    ordered = sorted(values)
+    return [ordered[round(step * (len(ordered) - 1) / steps)] for step in range(steps + 1)] if ordered else []
+
+
 @dataclass(frozen=True, slots=True)
 class Repeated:
     """One figure over several runs."""

@@ -28,6 +28,7 @@ class Options:
     check_after_s: float = 1.0
     warm_up: int = 300
     limit_s: float = 300.0
+    check_rate: float = 0.0     # of every lane, per second; 0: no limit
 
 
 def mix_of(text: str) -> dict[str, float]:
@@ -78,7 +79,9 @@ def scenario(options: Options) -> dict[str, Any]:
 def config(options: Options, broker: str, prefix: str, database: str, provider_url: str) -> dict[str, Any]:
     """An operator's config.yaml: defaults everywhere but for the addresses, the schedule and lanes without a limit."""
     every = f"{options.check_after_s * 1000:.0f}ms"
-    limits = {"rate": _NO_LIMIT, "concurrency": options.concurrency}
+    limits: dict[str, Any] = {"rate": _NO_LIMIT, "concurrency": options.concurrency}
+    if options.check_rate > 0:
+        limits["check_rate"] = f"{options.check_rate:g}/s"
     wire = {"znet": {"provider_package_id": "1", "oyun": "1", "kupur": "60"},
             "barakat": {"provider_package_id": "10"}}  # fmt: skip
     return {

@@ -46,6 +46,9 @@ class Floor:
 
     def start(self, scene: Scene) -> None:
         apply_topics(scene.config.kafka, specs(scene.config))
+        self.start_worker(scene, 1)
+
+    def start_worker(self, scene: Scene, processes: int) -> None:
         environ = _environ(
             scene, PEER_BROKER=scene.stage.kafka.address, PEER_PREFIX=scene.config.kafka.topic_prefix,
             PEER_URL=f"{scene.provider_url}/znet-1",
@@ -86,11 +89,13 @@ class Celery:
         command = ["redis-server", "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
         scene.start(_REDIS, command, scene.stage.environ())
         _fill(scene)
+        self.start_worker(scene, scene.options.workers)
+
+    def start_worker(self, scene: Scene, processes: int) -> None:
         command = [str(environment() / "python"), "-m", "celery", "-A", self._module, "worker", "--loglevel", "WARNING",
                    "--pool", self._pool, "--concurrency", str(self._concurrency(scene)), "--without-gossip",
                    "--without-mingle", "--without-heartbeat"]  # fmt: skip
-        processes = 1 if self._pool == "prefork" else scene.options.workers
-        for number in range(processes):
+        for number in range(1 if self._pool == "prefork" else processes):
             scene.start(WORKER, [*command, "-n", f"w{number}@%h"], self._environ(scene))
 
     def _concurrency(self, scene: Scene) -> int:

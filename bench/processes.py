@@ -27,7 +27,7 @@ class Meter:
     def __init__(self, roots: Mapping[str, Iterable[int]]) -> None:
         self._roots = {name: [psutil.Process(pid) for pid in pids] for name, pids in roots.items()}
         self._before: dict[str, float] = {}
-        self._peaks = dict.fromkeys(self._roots, 0)
+        self._seen: dict[str, list[int]] = {name: [] for name in self._roots}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="meter", daemon=True)
 
@@ -42,11 +42,16 @@ class Meter:
         self._look()
         self._stop.set()
         self._thread.join()
-        return {name: Cost(after[name] - self._before[name], self._peaks[name]) for name in self._roots}
+        return {name: Cost(after[name] - self._before[name], max(self._seen[name])) for name in self._roots}
 
     def memory(self) -> dict[str, int]:
         """Bytes now."""
         return {name: _memory(found) for name, found in self._roots.items()}
+
+    def timeline(self, name: str, most: int = 200) -> list[int]:
+        """Bytes over the time measured, at most so many readings, evenly apart."""
+        seen = self._seen[name]
+        return seen[:: max(-(-len(seen) // most), 1)]
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):
@@ -54,7 +59,7 @@ class Meter:
 
     def _look(self) -> None:
         for name, now in self.memory().items():
-            self._peaks[name] = max(self._peaks[name], now)
+            self._seen[name].append(now)
 
 
 def _tree(roots: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -32,6 +32,8 @@ class Result:
     lag: int
     differences: list[str] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict)
+    late_quantiles_ms: list[float] = field(default_factory=list)
+    memory_over_time: list[float] = field(default_factory=list)
     profile: Profile | None = None
 
     @property
@@ -41,7 +43,17 @@ class Result:
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "books_agree": not self.differences}
+        said = asdict(self)
+        del said["profile"]
+        return {**said, "books_agree": not self.differences}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One figure that is no run's, in words."""
+
+    what: str
+    found: str
 
 
 def per_thousand(costs: Mapping[str, Cost], orders: int) -> dict[str, float]:

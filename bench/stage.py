@@ -129,6 +129,11 @@ class Scene:
         self._processes.setdefault(name, []).append(process)
         return process
 
+    def stop(self, name: str) -> None:
+        """End the processes of that name."""
+        for process in self._processes.pop(name, []):
+            process.stop()
+
     def roots(self) -> dict[str, list[int]]:
         """Name -> process ids, the servers among them."""
         ours = {name: [p.pid for p in found if not p.ended()] for name, found in self._processes.items()}

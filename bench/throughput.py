@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from bench import evidence as ev
 from bench.contenders import WORKER, Contender, lag, placing
-from bench.numbers import spread
+from bench.numbers import quantiles, spread
 from bench.options import Options
 from bench.processes import Cost, Meter
 from bench.profiling import Profiler
@@ -21,24 +20,33 @@ MEASURED = "m"
 _LOOK_S = 0.25
 
 
-def run(stage: Stage, contender: Contender, options: Options, progress: Progress, *, profile: bool = False) -> Result:
-    """One measured run on fresh topics, database and simulator, after a warm-up that does not count."""
+def run(
+    stage: Stage, contender: Contender, options: Options, progress: Progress, *, profile: bool = False,
+    label: str = "", before: Callable[[Scene], None] = lambda scene: None,
+) -> Result:  # fmt: skip
+    """One measured run on fresh topics, database and simulator, after a warm-up that does not count.
+
+    ``before`` may prepare the scene once the contender has started; ``label`` is shown for the contender's name.
+    """
     with stage.scene(options) as scene:
         contender.start(scene)
+        before(scene)
         warm(contender, scene, progress)
         if not profile:
-            return measured(contender, scene, progress)
+            result = measured(contender, scene, progress)
+            result.contender = label or result.contender
+            return result
         profiler = Profiler(scene.roots()[WORKER], scene.directory)
         result = measured(contender, scene, progress)
         result.profile = profiler.stop()
         return result
 
 
-def warm(contender: Contender, scene: Scene, progress: Progress) -> None:
-    """Some orders to their end; then the simulator forgets them."""
-    with placing(contender, scene, WARM_UP, scene.options.warm_up, 0.0) as shop:
+def warm(contender: Contender, scene: Scene, progress: Progress, prefix: str = WARM_UP) -> None:
+    """Some orders placed; to their end where it is near. Then the simulator forgets them."""
+    with placing(contender, scene, prefix, scene.options.warm_up, 0.0) as shop:
         shop.result()
-        until_ended(contender, scene, WARM_UP, scene.options.warm_up, progress)
+        until_ended(contender, scene, prefix, scene.options.warm_up, progress)
     scene.control("POST", "/reset")
 
 
@@ -48,7 +56,6 @@ def measured(contender: Contender, scene: Scene, progress: Progress) -> Result:
     records, transactions = contender.records(scene), ev.transactions(scene)
     meter = Meter(scene.roots())
     meter.start()
-    began = time.time()
     with placing(contender, scene, MEASURED, options.orders, options.rate) as shop:
         until_ended(contender, scene, MEASURED, options.orders, progress)
         costs = meter.stop()
@@ -56,7 +63,9 @@ def measured(contender: Contender, scene: Scene, progress: Progress) -> Result:
     costs["shop"] = Cost(said["cpu_s"], 0)
     transactions = ev.transactions(scene) - transactions
     records = contender.records(scene) - records
-    return _result(contender, scene, costs, began, records / options.orders, transactions / options.orders)
+    result = _result(contender, scene, costs, records / options.orders, transactions / options.orders)
+    result.memory_over_time = [round(value / 2**20, 1) for value in meter.timeline(WORKER)]
+    return result
 
 
 def until_ended(contender: Contender, scene: Scene, prefix: str, orders: int, progress: Progress) -> None:
@@ -76,13 +85,13 @@ def until_ended(contender: Contender, scene: Scene, prefix: str, orders: int, pr
 
 
 def _result(
-    contender: Contender, scene: Scene, costs: dict[str, Cost], began: float, records: float, transactions: float
+    contender: Contender, scene: Scene, costs: dict[str, Cost], records: float, transactions: float
 ) -> Result:
     options = scene.options
     evidence = contender.evidence(scene, MEASURED)
     requests = ev.heard(scene.control("GET", "/requests"))
     late = ev.late(evidence, requests, options.check_after_s, options.latency_ms / 1000)
-    first = min(evidence.appended.values(), default=began)
+    first = min(evidence.appended.values(), default=0.0)
     ended = max(evidence.ended.values(), default=first)
     placed = max(requests.placed.values(), default=first)
     late_ms = spread(value * 1000 for value in late)
@@ -98,9 +107,5 @@ def _result(
         lag=lag(scene) if contender.name == "orderwatch" else 0,
         differences=contender.differences(scene, MEASURED, evidence),
         notes={"questions per check call": requests.questions / checks} if checks else {},
+        late_quantiles_ms=quantiles([value * 1000 for value in late]),
     )  # fmt: skip
-
-
-def fixed(options: Options, rate: float) -> Options:
-    """The same load at a fixed arrival rate."""
-    return replace(options, rate=rate)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import evidence, options, report
+from bench import backlog, evidence, options, profiling, recovery, report
 from bench.evidence import Evidence
-from bench.numbers import Spread, lateness, percentile, repeated, spread
+from bench.numbers import Spread, lateness, percentile, quantiles, repeated, spread
 from bench.options import Options
 from bench.processes import Cost
 from streams.config import load
@@ -97,3 +97,32 @@ def test_several_runs_become_one_row_of_medians() -> None:
 
     [row] = report.rows([run(1.0), run(3.0), run(2.0)])
     assert row[:3] == ("orderwatch", "3", "2.00 (1.00-3.00)")
+
+
+def test_a_distribution_is_drawn_from_its_least_to_its_most() -> None:
+    assert quantiles([float(n) for n in range(101)], steps=4) == [0, 25, 50, 75, 100]
+    assert quantiles([]) == []
+
+
+def test_a_profile_counts_who_ran_and_who_was_on_the_stack() -> None:
+    found = profiling.folded([
+        "thread (0x7f): MainThread;run (/x/agents/pool.py:1);get (/v/python3.11/site-packages/aiohttp/client.py:2) 3",
+        "thread (0x7e): store_0;write (/v/lib/python3.11/json/encoder.py:5) 1",
+        "no count here",
+    ])  # fmt: skip
+    assert found.samples == 4 and found.threads == {"MainThread": 3, "store_0": 1}
+    assert found.areas == {"aiohttp": 3, "json": 1}
+    assert found.whole["run (/x/agents/pool.py:1)"] == 3 and found.own["run (/x/agents/pool.py:1)"] == 0
+
+
+def test_the_busiest_window_shows_the_rate_of_an_open_lane() -> None:
+    steady = [second + part / 10 for second in range(20) for part in range(10)]
+    assert recovery.busiest(steady) == 10
+    assert recovery.busiest([1.0] * 20) == 2      # 20 in one second of ten
+    assert recovery.busiest([]) == 0
+
+
+def test_memory_per_check_is_what_more_of_them_cost() -> None:
+    fresh = backlog.Reading(1001, 999, 999, at_start=True)
+    readings = [backlog.Reading(1, 1000, 500), backlog.Reading(1001, 2000, 1500), fresh]
+    assert backlog.per_check(readings) == 2.0

@@ -179,7 +179,7 @@ def test_every_row_and_door_is_about_a_module_that_exists() -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if row_of(name, {"db": (), "simulator": ()}) is None])
 def test_sql_is_spoken_in_db_only(name: str) -> None:
     """A text that begins like a statement is one; helpers of the command line that need one say so in the table."""
-    told = {"orderwatch.demo.numbers", "bench.contenders", "bench.evidence", "bench.others"}
+    told = {"orderwatch.demo.numbers", "bench.contenders", "bench.evidence", "bench.history", "bench.others"}
     spoken = [
         node.value.strip()[:40]
         for node in nodes(MODULES[name])
