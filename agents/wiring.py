@@ -11,6 +11,7 @@ import structlog
 
 from agents import config_check
 from agents.accounts import account
+from agents.alerts import alerts_forever
 from agents.guard import Delivery, Guard, dead_letter, where
 from agents.heartbeat import Heartbeat
 from agents.lanes import Down, Lane
@@ -97,6 +98,9 @@ class Parts:
             asyncio.create_task(self._heart.forever(), name="heartbeat"),
             asyncio.create_task(self._watch(), name="watch"),
         ]
+        if self._file.alerts.targets:
+            alerting = alerts_forever(self._file.alerts, self._engine, self._executor)
+            self._tasks.append(asyncio.create_task(alerting, name="alerts"))
         for task in self._tasks:
             task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()

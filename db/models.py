@@ -319,6 +319,25 @@ worker_state = sa.Table(
     sa.Column("doc", JSONB, nullable=False, comment="what it is doing, see db/workers.py; no secret"),
 )
 
+alert_deliveries = sa.Table(
+    "alert_deliveries",
+    metadata,
+    sa.Column("attention_id", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True, comment="webhook or command"),
+    sa.Column("first_at", Instant, nullable=False, server_default=_now),
+    sa.Column("next_at", Instant, nullable=False, server_default=_now, comment="of the next try; a try under way "
+              "moves it behind its own end"),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("delivered_at", Instant),
+    sa.Column("given_up_at", Instant),
+    sa.Column("last_error", sa.Text, nullable=False, server_default="", comment="no secret"),
+)  # fmt: skip
+sa.Index(
+    "idx_alert_deliveries_due", alert_deliveries.c.next_at,
+    postgresql_where=alert_deliveries.c.delivered_at.is_(None) & alert_deliveries.c.given_up_at.is_(None),
+)
+sa.Index("idx_attention_raised", attention.c.raised_at)
+
 audit = sa.Table(
     "audit",
     metadata,

@@ -16,6 +16,7 @@ from streams import config_yaml
 from streams.config_mistakes import Mistake
 from streams.config_models import (
     AfterFinalConfig,
+    AlertsConfig,
     BackoffConfig,
     BreakerConfig,
     CatalogueBlock,
@@ -32,6 +33,7 @@ from streams.config_models import (
     RouteConfig,
     SecurityConfig,
     TableConfig,
+    TelemetryConfig,
     WebConfig,
     WorkerConfig,
 )
@@ -40,6 +42,7 @@ from streams.errors import ConfigError
 
 __all__ = [
     "AfterFinalConfig",
+    "AlertsConfig",
     "BackoffConfig",
     "BreakerConfig",
     "CatalogueDocs",
@@ -58,6 +61,7 @@ __all__ = [
     "Seconds",
     "SecurityConfig",
     "TableConfig",
+    "TelemetryConfig",
     "WebConfig",
     "WorkerConfig",
     "duration_text",
@@ -204,6 +208,8 @@ class _Reading:
         yield from rules.kafka_mistakes(kafka) if kafka else ()
         yield from rules.database_mistakes(database) if database else ()
         yield from rules.web_mistakes(web) if web else ()
+        yield from rules.alerts_mistakes(sections["alerts"]) if sections["alerts"] else ()
+        yield from rules.telemetry_mistakes(sections["telemetry"]) if sections["telemetry"] else ()
         yield from rules.checks_mistakes(checks) if checks else ()
         yield from rules.lease_mistakes(draft) if sections["dispatch"] else ()
         unreadable = frozenset(self.unreadable)

@@ -38,7 +38,10 @@ def key_text(path: Path) -> str:
 
 def is_secret(path: Path) -> bool:
     """Values at and below such a path are never shown."""
-    return "credentials" in path or path[-1:] in (("password",), ("session_key",)) or path[:2] == ("database", "url")
+    return (
+        "credentials" in path or path[-1:] in (("password",), ("session_key",), ("webhook_secret",))
+        or path[:2] in (("database", "url"), ("telemetry", "otlp_headers"))
+    )  # fmt: skip
 
 
 def shown(path: Path, value: Any) -> str:

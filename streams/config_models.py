@@ -163,6 +163,38 @@ class WorkerConfig(Block):
     config_poll: PositiveSeconds = Field(default=2.0, description="how often the stored catalogue is compared")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
+    stall_after: Seconds = Field(
+        default=120.0, description="a partition with a backlog and no progress for so long makes the worker unhealthy,"
+        " and soon after that it restarts itself; `0s` switches it off",
+    )
+
+
+class AlertsConfig(Block):
+    """Where attention goes besides the table and the topic."""
+
+    webhook_url: Name | None = Field(default=None, description="gets each attention once, signed (Standard Webhooks)")
+    webhook_secret: Secret | None = Field(default=None, description="`whsec_...`, shared with the receiver")
+    command: tuple[Text, ...] = Field(
+        default=(), description="program and arguments, run without a shell; gets each attention as JSON on its input"
+    )
+    codes: tuple[Name, ...] = Field(default=(), description="only these codes of attention; none: all")
+    every: PositiveSeconds = Field(default=2.0, description="how often new attention is looked for")
+    timeout: PositiveSeconds = Field(default=10.0, description="of one delivery")
+    give_up_after: PositiveSeconds = Field(default=86400.0, description="then a delivery that fails is tried no more")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """``webhook`` and ``command``, as far as they are configured."""
+        wanted = (("webhook", self.webhook_url), ("command", self.command))
+        return tuple(name for name, given in wanted if given)
+
+
+class TelemetryConfig(Block):
+    otlp_endpoint: Name | None = Field(
+        default=None, description="traces go to this OTLP/HTTP collector, such as `http://127.0.0.1:4318`; none: off"
+    )
+    otlp_headers: dict[str, Secret] = Field(default_factory=dict, description="sent with them, such as a token")
+    sample: Number = Field(default=1.0, ge=0, le=1, description="share of new traces that are recorded")
 
 
 class TableConfig(Block):
@@ -273,6 +305,8 @@ class Config(Block):
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="when providers are asked about orders")
     dispatch: DispatchConfig = Field(default_factory=DispatchConfig, description="how orders are placed")
     worker: WorkerConfig = Field(default_factory=WorkerConfig, description="the process")
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="who is told of attention, and how")
+    telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig, description="traces")
     table: TableConfig = Field(default_factory=TableConfig, description="the Faust table of order statuses")
     integrations: tuple[IntegrationConfig, ...] = Field(default=(), description="accounts at providers")
     routes: tuple[RouteConfig, ...] = Field(default=(), description="one per tenant and package: who delivers it")

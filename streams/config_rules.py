@@ -3,6 +3,7 @@
 Where a rule compares two keys, the line names the other one as ``key (value)``.
 """
 
+import base64
 import difflib
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from streams.config_mistakes import Mistake, key_text, shown
 from streams.config_models import (
     MOST_STEPS,
+    AlertsConfig,
     BackoffConfig,
     ChecksConfig,
     Config,
@@ -20,9 +22,15 @@ from streams.config_models import (
     KafkaConfig,
     MappingConfig,
     RouteConfig,
+    TelemetryConfig,
     WebConfig,
 )
 from streams.config_types import duration_text
+from streams.order import AttentionCode
+
+#: Bytes of the key that signs webhooks.
+LEAST_WEBHOOK_KEY = 24
+_WEBHOOK_SECRET = f"whsec_ and base64 of {LEAST_WEBHOOK_KEY} random bytes or more"
 
 #: Characters of the key that seals log-ins.
 LEAST_SESSION_KEY = 32
@@ -68,6 +76,48 @@ def web_mistakes(web: WebConfig) -> Iterator[Mistake]:
         yield Mistake("web.session_key", "***", f"at least {LEAST_SESSION_KEY} characters that nobody can guess")
     if web.rate < 1:
         yield Mistake("web.rate", f"{web.rate:g}/s", "at least 1/s")
+
+
+def alerts_mistakes(alerts: AlertsConfig) -> Iterator[Mistake]:
+    yield from _url_mistakes("alerts.webhook_url", alerts.webhook_url)
+    secret = alerts.webhook_secret
+    if alerts.webhook_url and secret is None:
+        yield Mistake("alerts.webhook_secret", "missing", _WEBHOOK_SECRET)
+    elif secret is not None and not _is_webhook_secret(secret.get_secret_value()):
+        yield Mistake("alerts.webhook_secret", "***", _WEBHOOK_SECRET)
+    if alerts.command and not alerts.command[0].strip():
+        yield Mistake("alerts.command[0]", "empty", "a program")
+    for index, code in enumerate(alerts.codes):
+        if code not in set(AttentionCode):
+            close = difflib.get_close_matches(code, list(AttentionCode), n=1)
+            yield Mistake(f"alerts.codes[{index}]", shown((), code), close[0] if close else ", ".join(AttentionCode))
+
+
+def _is_webhook_secret(text: str) -> bool:
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return text.startswith("whsec_") and len(key) >= LEAST_WEBHOOK_KEY
+
+
+def telemetry_mistakes(telemetry: TelemetryConfig) -> Iterator[Mistake]:
+    yield from _url_mistakes("telemetry.otlp_endpoint", telemetry.otlp_endpoint)
+
+
+def _url_mistakes(key: str, url: str | None) -> Iterator[Mistake]:
+    """An address of somebody else's server; what it holds before an @ is a secret and is not shown."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good, parts = False, None
+    if parts is not None and "@" in parts.netloc:
+        yield Mistake(key, "an address with a user in it", "an address without; secrets have keys of their own")
+    elif not good:
+        yield Mistake(key, "no address" if "@" in url else shown((), url), "http:// or https:// and a host")
 
 
 def checks_mistakes(checks: ChecksConfig) -> Iterator[Mistake]:

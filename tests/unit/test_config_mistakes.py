@@ -42,10 +42,33 @@ def mapping(text: str) -> str:
 
 
 MISTAKES = {
+    "webhook without a secret": (
+        "alerts: {webhook_url: 'https://alerts.example/hook'}",
+        "alerts.webhook_secret is missing; expected whsec_ and base64 of 24 random bytes or more",
+    ),
+    "webhook secret that is none": (
+        "alerts: {webhook_url: 'https://a.example/', webhook_secret: hunter2}",
+        "alerts.webhook_secret is ***; expected whsec_ and base64 of 24 random bytes or more",
+    ),
+    "webhook address with a password": (
+        "alerts: {webhook_url: 'https://me:hunter2@a.example/',"
+        " webhook_secret: whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz}",
+        "alerts.webhook_url is an address with a user in it; expected an address without; "
+        "secrets have keys of their own",
+    ),
+    "alerts of no such code": ("alerts: {codes: [expird]}", "alerts.codes[0] is expird; expected expired"),
+    "alerts command as one text": ("alerts: {command: mail -s}", "alerts.command is text; expected a list"),
+    "collector that is no address": (
+        "telemetry: {otlp_endpoint: collector}",
+        "telemetry.otlp_endpoint is collector; expected http:// or https:// and a host",
+    ),
+    "sample above one": ("telemetry: {sample: 2}", "telemetry.sample is 2; expected at most 1"),
     # Unknown keys: the value is never shown, it may be a misspelt password.
     "unknown section": ("chekcs: {}", "chekcs is an unknown key; expected checks"),
     "unknown key": ("web: {prot: 1}", "web.prot is an unknown key; expected web.port"),
-    "unknown key like nothing": ("web: {qqq: 1}", "web.qqq is an unknown key; expected one of host, port"),
+    "unknown key like nothing": (
+        "table: {qqq: 1}", "table.qqq is an unknown key; expected one of keep_finished, window, keep_windows"
+    ),
     "unknown key in a list": (
         integration("limits: {rat: 1/s}"),
         "integrations[0].limits.rat is an unknown key; expected integrations[0].limits.rate",
