@@ -79,7 +79,7 @@ class System:
             document[block] = {**document.get(block, {}), **values} if isinstance(values, Mapping) else values
         self.config_path = self.directory / "config.yaml"
         self.config_path.write_text(yaml.safe_dump(document), encoding="utf-8")
-        self.config: Config = load(self.config_path, {})
+        self.config: Config = load(self.config_path, self.environ)
         apply_topics(self.config.kafka, specs(self.config))
         self.engine = sa.create_engine(self.database, poolclass=sa.NullPool)
         return self

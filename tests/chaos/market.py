@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streams.events import Created
+from tests.planted import CREDENTIALS, PIN
 
 TENANT = "shop"
 
@@ -54,7 +55,7 @@ def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
         [ware] = chance.choices(WARES, weights)
         created = Created(
             order_id=f"c{seed}-{number}", tenant_id=TENANT, package_id=ware.package, quantity=ware.quantity,
-            user_identifier=f"50{number:06d}", created_at=datetime.now(UTC),
+            user_identifier=f"player-{number}-planted", created_at=datetime.now(UTC),
         )  # fmt: skip
         yield created, ware.ends
 
@@ -62,17 +63,18 @@ def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
 def scenario(latency_ms: float = 40.0) -> dict[str, Any]:
     """Two accounts of the simulator."""
     latency = {"kind": "lognormal", "median_ms": latency_ms, "sigma": 0.6, "max_ms": 900}
-    common = {"balance": 100_000_000, "latency": latency, "life": {"after_checks": 1}, "faults": [*LOST, *DEAF]}
+    life = {"after_checks": 1, "pin": PIN}
+    common = {"balance": 100_000_000, "latency": latency, "life": life, "faults": [*LOST, *DEAF]}
     return {
         "accounts": [
             {**common, "id": "znet-main", "kind": "znet", "currency": "TRY",
-             "credentials": {"kod": "demo", "sifre": "demo"}, "catalogue": [
+             "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]}, "catalogue": [
                  {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
                  {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
                  {"id": "3", "name": "Cancelled", "oyun": "1", "kupur": "30", "price": "5.00"},
                  {"id": "4", "name": "Slow", "oyun": "1", "kupur": "40", "price": "5.00"}]},
-            {**common, "id": "barakat-1", "kind": "zdk", "currency": "USD", "credentials": {"token": "demo"},
-             "catalogue": [
+            {**common, "id": "barakat-1", "kind": "zdk", "currency": "USD",
+             "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]}, "catalogue": [
                  {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
                  {"id": "20", "name": "Gone", "price": "0.90"},
                  {"id": "30", "name": "Doomed", "price": "0.90", "available": False}]},

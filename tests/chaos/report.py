@@ -36,16 +36,18 @@ class Findings:
     wrong_states: list[str] = field(default_factory=list)
     unresolved: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
     attention: Mapping[str, int] = field(default_factory=dict)
     took_s: float = 0.0
     longest: tuple[float, float] = (0.0, 0.0)
+    longest_of_all: tuple[float, float] = (0.0, 0.0)
     happened: list[Happened] = field(default_factory=list)
     lost_answers: int = 0
     workers: int = 0
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.lost, *self.bought_twice, *self.wrong_states, *self.unresolved, *self.other]
+        return [*self.lost, *self.bought_twice, *self.wrong_states, *self.unresolved, *self.leaks, *self.other]
 
 
 def longest_stall(changes: Sequence[float], down: Sequence[Span]) -> tuple[float, float]:
@@ -80,10 +82,12 @@ def results(found: Findings) -> list[tuple[str, str]]:
         ("bought twice", str(len(found.bought_twice))),
         ("final states wrong", str(len(found.wrong_states))),
         ("unresolved", str(len(found.unresolved))),
+        ("secrets in clear", str(len(found.leaks))),
         ("other findings", str(len(found.other))),
         ("disturbances", str(len(found.happened))),
         ("worker processes started", str(found.workers)),
         ("longest stall with nothing down", f"{found.longest[0]:.1f} s (at {found.longest[1]:.0f} s)"),
+        ("longest stall, outages included", f"{found.longest_of_all[0]:.1f} s (at {found.longest_of_all[1]:.0f} s)"),
         ("attention raised", attention or "none"),
         ("took", f"{found.took_s:.0f} s"),
     ]

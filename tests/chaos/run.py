@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import HTTPError
@@ -29,6 +29,7 @@ from streams.clients import OrderProducer
 from streams.config import tier_name
 from streams.events import Created
 from streams.kafka import group_lag
+from tests import planted
 from tests.chaos import market
 from tests.chaos.disturbances import Disturbance, schedule
 from tests.chaos.report import Findings, Happened, longest_stall, markdown, plain, progress_after
@@ -195,6 +196,7 @@ class Run:
                 found.wrong_states.append(f"{'/'.join(key)}: {status}; it had to be {ends}")
         found.unresolved = [self.why(key) for key in sorted(stage.sent) if statuses.get(key) not in (None, *_ENDS)]
         found.other += self.other()
+        found.leaks = list(self.leaks())[:_TABLE_SAMPLE]
         rows = stage.rows("select code, count(*) as n from attention group by code")
         found.attention = {row["code"]: int(row["n"]) for row in rows}
         requests = stage.control("GET", "/requests?operation=place")
@@ -229,6 +231,17 @@ class Run:
                 wrong.append("the two releases did not both write events")
         return wrong
 
+    def leaks(self) -> Iterator[str]:
+        """Credentials, PINs and player ids, wherever the contract forbids them."""
+        stage = self.stage
+        assert planted.leaks(stage.read("orders.created")[0].value()), "the search is blind"
+        servers = [stage.postgres.log, *map(stage.cluster.log_of, stage.cluster.nodes)]
+        yield from planted.in_logs(stage, servers)
+        yield from planted.in_topics(stage)
+        yield from planted.in_rows(stage)
+        for worker in stage.at.values():
+            yield from planted.in_pages(worker.port)  # type: ignore[attr-defined]
+
     def behind(self, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
         lags = group_lag(self.stage.config.kafka, self.stage.prefix + group, topics)
         return {place: end - (done or 0) for place, (done, end) in lags.items() if end > (done or 0)}
@@ -255,6 +268,7 @@ class Run:
         changes = [(row["at"] - self.began_at).total_seconds() for row in rows]
         down = [(one.began_s, one.healed_s) for one in self.findings.happened]
         self.findings.longest = longest_stall(changes, down)
+        self.findings.longest_of_all = longest_stall(changes, [])
         for one in self.findings.happened:
             one.progress_s = progress_after(changes, one.healed_s)
 

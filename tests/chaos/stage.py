@@ -19,6 +19,7 @@ from orderwatch.leash import Leashed
 from tests.chaos import market
 from tests.chaos.orders import HOOKS
 from tests.parts import Kafka
+from tests.planted import CREDENTIALS
 from tests.proxy import Proxy
 from tests.system import ROOT, System, http
 
@@ -86,7 +87,8 @@ class Stage(System):
         }  # fmt: skip
         for block, values in overrides.items():
             settings[block] = {**settings.get(block, {}), **values}
-        super().__init__(directory, cluster.address, postgres.url, settings=settings, scenario=market.scenario())
+        super().__init__(directory, cluster.address, postgres.url, settings=settings, scenario=market.scenario(),
+                         environ=CREDENTIALS)  # fmt: skip
 
     def __enter__(self) -> Self:
         super().__enter__()

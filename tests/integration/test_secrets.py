@@ -1,12 +1,8 @@
-"""Planted secrets, orders through every path, and then a search of everything that a person or program can read.
-
-Each secret but the phone holds the word "planted", so that no way of writing it escapes the search.
-"""
+"""Planted secrets, orders through every path, and then a search of everything that a person or program can read."""
 
 import contextlib
 import io
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -14,35 +10,24 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 import yaml
-from confluent_kafka.admin import AdminClient
 
 from orderwatch.cli import main
 from orderwatch.embedded import Broker
 from streams.events import Created
-from streams.kafka import Outgoing, client_settings
+from streams.kafka import Outgoing
 from streams.seal import VARIABLE, Sealer
+from tests import planted
 from tests.integration.conftest import Start
 from tests.malformed import raw_producer
 from tests.parts import ROOT
+from tests.planted import CREDENTIALS, PHONE, PIN, leaks
 from tests.system import System
 from tests.waiting import wait_until
 
-CREDENTIALS = {"ZNET_KOD": "kod-Zx81-planted", "ZNET_SIFRE": "şifre/Qv7+planted&x", "BARAKAT_TOKEN": "tok-9Kq-planted"}
 PLAYER, EXTRA, ZONE = "player-7781-planted", "extra-3x-planted", "zone-4y-planted"
-PHONE = "+905550007781"
-PIN = "PIN-55a-planted"
-CUSTOMER = ("planted", PHONE)
-#: Where the contract lets a customer's own words stand: never credentials, never a PIN.
-ALLOWED_COLUMNS = {
-    ("orders", "user_identifier"), ("orders", "extra_field"), ("ledger_orders", "request"), ("attempts", "wire"),
-    ("dead_letters", "value"),
-}  # fmt: skip
-ALLOWED_TOPICS = {"orders.created", "orders.dead-letter"}
 _GOOD = {"order_id": "bad", "tenant_id": "shop", "package_id": "sixty", "created_at": "2026-01-01T00:00:00Z",
          "user_identifier": PLAYER}  # fmt: skip
 _WRONG = (
@@ -183,18 +168,6 @@ def crash(system: System) -> None:
     system.sent.discard(("shop", "crash"))
 
 
-def leaks(text: str | bytes, words: tuple[str, ...] = CUSTOMER) -> list[str]:
-    """Where a secret stands: the text around it."""
-    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return re.findall("(?i).{0,60}(?:" + "|".join(map(re.escape, words)) + ").{0,20}", shown)
-
-
-def credentials_or_pins(text: str | bytes) -> list[str]:
-    """The lines with what may stand nowhere at all, in the ways it can be written."""
-    words = ("Zx81-planted", "Qv7+planted", "Qv7%2Bplanted", "9Kq-planted", "PIN-55a")
-    return leaks(text, words)
-
-
 def test_the_paths_were_taken(system: System) -> None:
     found = system.rows("select order_id, external_status, pins from orders where cardinality(pins) > 0")
     assert len(found) >= 16
@@ -205,37 +178,18 @@ def test_the_paths_were_taken(system: System) -> None:
 
 
 def test_no_log_holds_a_secret(system: System) -> None:
-    logs = [*system.directory.glob("worker-*.log"), system.directory / "simulator.log"]
-    assert [found for path in logs for found in leaks(path.read_bytes())] == []
-    assert system.pin_keys.encode() not in b"".join(path.read_bytes() for path in logs)
-    assert leaks(json.dumps(system.control("GET", "/requests"), ensure_ascii=False)) == []
+    assert list(planted.in_logs(system)) == []
 
 
 def test_no_topic_holds_a_secret_outside_the_shops_own_words(system: System) -> None:
-    names = AdminClient(client_settings(system.config.kafka)).list_topics(timeout=10).topics
-    ours = [name.removeprefix(system.prefix) for name in names if name.startswith(system.prefix)]
-    assert {"orders.created", "orders.status-changed", "orders.attention", "orders.dead-letter"} <= set(ours)
-    for topic in ours:
-        for record in system.read(topic):
-            head = repr((record.key(), record.headers()))
-            assert leaks(head) == [], topic
-            value = record.value() or b""
-            if value not in MALFORMED:  # the shop's own doing
-                assert credentials_or_pins(value) == [], topic
-                assert topic in ALLOWED_TOPICS or leaks(value) == [], topic
+    assert leaks(system.read("orders.created")[0].value()), "the search is blind"
+    assert {b"sixty-1", b"refused"} <= {record.key() for record in system.read("orders.status-changed")}
+    assert system.read("orders.attention") and system.read("orders.dead-letter")
+    assert list(planted.in_topics(system, MALFORMED)) == []
 
 
 def test_no_database_row_holds_a_secret_outside_its_own_columns(system: System) -> None:
-    columns = system.rows("""select table_name as t, column_name as c, data_type as d from information_schema.columns
-                             where table_schema = 'public' order by 1, 2""")
-    assert len({row["t"] for row in columns}) > 10
-    for table, column, kind in ((row["t"], row["c"], row["d"]) for row in columns):
-        text = f"""encode("{column}", 'escape')""" if kind == "bytea" else f'"{column}"::text'
-        for row in system.rows(f'select {text} as said from "{table}" where "{column}" is not null'):
-            if (table, column) not in ALLOWED_COLUMNS:
-                assert leaks(row["said"]) == [], (table, column)
-            if (table, column) != ("dead_letters", "value"):
-                assert credentials_or_pins(row["said"]) == [], (table, column)
+    assert list(planted.in_rows(system)) == []
 
 
 def run(*arguments: str) -> str:
@@ -269,15 +223,7 @@ def test_no_command_says_a_secret(system: System, monkeypatch: pytest.MonkeyPatc
 
 def test_no_page_of_the_worker_shows_a_secret(system: System) -> None:
     port = system.workers[0].port  # type: ignore[attr-defined]
-    for path in ("/health/", "/outcomes/", "/orders/sixty-1/", "/orders/page/", f"/orders/{PLAYER}/", "/", "/metrics"):
-        try:
-            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-                said = answer.read()
-        except HTTPError as error:
-            with error:
-                said = error.read()
-        if PLAYER not in path:  # asked for by that name
-            assert leaks(said) == [], path
+    assert list(planted.in_pages(port, ("/orders/sixty-1/", "/orders/page/"))) == []
 
 
 MISPLACED: dict[str, Mapping[str, Any]] = {
