@@ -72,14 +72,14 @@ def one_worker_more(stage: Stage, chance: random.Random) -> Iterator[str]:
 @contextmanager
 def rolling_restart(stage: Stage, chance: random.Random) -> Iterator[str]:
     """By SIGTERM, one after the other, to the other release; both run side by side for a while."""
-    release = NEXT if stage.started[-1] == THIS else THIS
+    stage.release = NEXT if stage.release == THIS else THIS
     first, *others = sorted(slot for slot in stage.at if slot != SPARE)
     stage.stop_in(first)
-    stage.start_in(first, release)
-    yield f"rolling restart to {release}"
+    stage.start_in(first)
+    yield f"rolling restart to {stage.release}"
     for slot in others:
         stage.stop_in(slot)
-        stage.start_in(slot, release)
+        stage.start_in(slot)
 
 
 @contextmanager
@@ -164,13 +164,12 @@ def provider_silent(stage: Stage, chance: random.Random) -> Iterator[str]:
 @contextmanager
 def wrong_clock(stage: Stage, chance: random.Random) -> Iterator[str]:
     slot, offset_s = _slot(stage, chance), chance.choice((-1, 1)) * _OFFSET_S
-    release = stage.started[-1]
     stage.stop_in(slot)
-    stage.start_in(slot, release, clock_offset_s=offset_s)
+    stage.start_in(slot, clock_offset_s=offset_s)
     wait_until(lambda: stage.owned(slot) > 0, _JOIN_S)
     yield f"clock of worker {slot} is {offset_s:+.0f} s off"
     stage.stop_in(slot)
-    stage.start_in(slot, release)
+    stage.start_in(slot)
 
 
 ALL = (

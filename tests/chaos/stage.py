@@ -73,6 +73,8 @@ class Stage(System):
         self.databases = {slot: Proxy(postgres.port).start() for slot in SLOTS}
         self.providers = {(account, slot): Proxy().start() for account in ACCOUNTS for slot in SLOTS}
         self.at: dict[int, Leashed] = {}
+        self.release = THIS
+        #: The release of each worker that was started.
         self.started: list[str] = []
         direct = {name: f"http://{self.providers[name, 0].address}/{name}" for name in ACCOUNTS}
         urls = {name: "${" + _variable(name) + ":-" + url + "}" for name, url in direct.items()}
@@ -83,6 +85,7 @@ class Stage(System):
             "checks": {"first_after": "1s", "requeue_after": "1s", "sweep_every": "10s", "sweep_slack": "8s",
                        "backoff": {"base": "1s", "factor": 2, "max": "8s"}, "deadline": "2h",
                        "long_pending_after": ["2m"]},
+            "dispatch": {"lease_margin": "2s"},  # a lease of 5 s: shorter than any freeze of a worker
             **market.catalogue(urls),
         }  # fmt: skip
         for block, values in overrides.items():
@@ -111,15 +114,15 @@ class Stage(System):
         url = sa.make_url(self.postgres.url).set(port=port).render_as_string(hide_password=False)
         return {"CHAOS_BROKERS": self.cluster.seen_from(slot), "CHAOS_DATABASE": url, **urls}
 
-    def start_in(self, slot: int, release: str = THIS, clock_offset_s: float = 0.0) -> Leashed:
+    def start_in(self, slot: int, clock_offset_s: float = 0.0) -> Leashed:
         """A worker in a free slot, by the command of the contract; ``clock_offset_s`` falsifies its wall clock."""
         assert slot not in self.at or self.at[slot].ended(), f"slot {slot} is taken"
         environ = self.environ_of(slot)
         if clock_offset_s:
             environ |= {"PYTHONPATH": HOOKS, "CHAOS_CLOCK_OFFSET_S": str(clock_offset_s)}
-        sources = ROOT if release == THIS else next_release(self.directory)
+        sources = ROOT if self.release == THIS else next_release(self.directory)
         worker = self.at[slot] = self.start_worker(cwd=sources, **environ)
-        self.started.append(release)
+        self.started.append(self.release)
         return worker
 
     def stop_in(self, slot: int, number: signal.Signals = signal.SIGTERM, timeout_s: float = 60) -> None:
