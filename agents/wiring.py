@@ -179,7 +179,7 @@ class Parts:
                 lanes[integration.id] = self._lane(integration)
             accounts[integration.id] = account(config, integration, lanes[integration.id].provider, tiers)
         for lane in lanes.values():
-            lane.set_most(config.dispatch.max_in_flight // max(len(lanes), 2))
+            lane.set_most(max(config.dispatch.max_in_flight // max(len(lanes), 2), 1))
         routing = Routing(config, self._switches.applied(accounts))
         deps.config, deps.routing, deps.lanes, deps.tiers = config, routing, lanes, tiers
 

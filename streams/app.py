@@ -7,7 +7,7 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
         return consumer
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        committed = await super().seek_to_committed()
+        never = [place for place, offset in committed.items() if not offset and not place.topic.endswith(CHANGELOG)]
+        if never:
+            await self.seek_to_beginning(*never)
+        return dict(committed)
+
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
     """Faust's consumer, which hands out whole fetches and skips nothing when it rewinds to the committed offsets.
@@ -47,7 +54,10 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 
     After a rebalance Faust rewinds, then empties its queues, then lets records flow; but its fetcher does not wait for
     that. What it read between rewinding and emptying was never handled, and the next commit passed it (seen as lost
-    orders on a busy machine). So here nothing is read from before the rewind until Faust lets records flow.
+    orders on a busy machine). So here nothing is read from before the rewind until Faust lets records flow. A partition
+    without a committed offset Faust does not rewind at all; ours begins again (also seen as lost orders, when workers
+    started together). And what was taken out of the queue before a rebalance, and is done after it, commits nothing:
+    records before it may be in other hands by then.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,9 +92,17 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         message.key, message.value = None, record
         return message
 
-    def done_to(self, topic: str, partition: int, offset: int) -> None:
-        """Everything of this partition up to ``offset`` is done, though the fetch that it came with is not."""
-        self._acked[TP(topic, partition)].append(offset)
+    def current(self, fetch: Any) -> bool:
+        """False once a rebalance has begun since this was read: it will be read again, here or elsewhere."""
+        return bool(self.flow_active and fetch.generation_id == self.app.consumer_generation_id)
+
+    def ack(self, message: Any) -> bool:
+        return bool(self.current(message) and super().ack(message))
+
+    def done_to(self, fetch: Any, offset: int) -> None:
+        """Everything of a fetch up to ``offset`` is done, though the rest is not."""
+        if self.current(fetch):
+            self._acked[fetch.tp].append(offset)
 
     def _new_offset(self, tp: Any) -> int | None:
         # The agents acknowledge each partition in order, so the highest offset speaks for all before it.
@@ -121,13 +139,15 @@ class Arrival:
         if message is self._fetch.value[-1]:
             self._fetch.ack()
         else:
-            self._consumer.done_to(message.topic, message.partition, message.offset)
+            self._consumer.done_to(self._fetch.message, message.offset)
 
 
 async def arrivals(app: "App", stream: Any) -> AsyncIterator[Arrival]:
     """The records of an agent's fetches, one by one; each is to be acknowledged."""
     async for fetch in stream.noack().events():
         for record in fetch.value:
+            if not app.consumer.current(fetch.message):
+                break
             yield Arrival(app.consumer, fetch, record)
 
 

@@ -34,6 +34,7 @@ ROWS: tuple[Row, ...] = (
     Row(1, "before the intent is committed", (
         _EXPLORER, _KILLED,
         _RESTARTS + "test_a_worker_that_starts_slowly_on_a_backlog_skips_nothing",
+        _RESTARTS + "test_what_a_rebalance_throws_away_is_read_again_where_nothing_was_committed_yet",
     )),
     Row(2, "intent committed, offset not", (
         _EXPLORER, _KILLED, _REDELIVERY + "test_an_order_is_written_down_leased_and_sent_once",
@@ -84,6 +85,7 @@ ROWS: tuple[Row, ...] = (
     Row(14, "replay or second order while an attempt is live", (
         _LATE + "test_what_is_asked_for_while_an_attempt_is_live_buys_nothing_more",
         "contract/test_ledger.py::test_a_live_attempt_of_any_state_bars_the_next",
+        "unit/test_acts.py::test_a_person_may_not_end_an_order_over_a_live_attempt",
     )),
     Row(15, "PostgreSQL down or failed over", (
         _OUTAGES + "test_without_postgresql_nothing_is_sent_and_everything_goes_on_when_it_is_back",

@@ -54,8 +54,8 @@ def test_without_postgresql_nothing_is_sent_and_everything_goes_on_when_it_is_ba
         wait_until(lambda: said(system, "event held"), 60)
         time.sleep(0.5)  # what had its lease before is answered by now
         settled = placements(system)
-        system.send(orders("meanwhile", 12))
         held = said(system, '"agent": "dispatch"')
+        system.send(orders("meanwhile", 12))
         wait_until(lambda: said(system, '"agent": "dispatch"') > held, 60)
         assert placements(system) == settled
     finally:

@@ -33,6 +33,17 @@ def test_a_worker_that_starts_slowly_on_a_backlog_skips_nothing(system_of: Start
     assert system.books().agree
 
 
+def test_what_a_rebalance_throws_away_is_read_again_where_nothing_was_committed_yet(
+    system_of: Start, kafka: Kafka
+) -> None:
+    """Faust rewinds to committed offsets only; a group that is new has none."""
+    system = system_of(kafka.address)
+    system.send(orders("first", 20))
+    owned(system.start_worker(PYTHONPATH=HOOKS, CHAOS_DISCARD_S="1"))
+    system.wait_for_ends(45)
+    assert system.books().agree
+
+
 def releases(system: System, topic: str) -> set[bool]:
     """Whether the records of a topic carry the field that only the next release knows."""
     return {b'"release":' in record.value() for record in system.read(topic)}

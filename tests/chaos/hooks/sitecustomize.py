@@ -1,7 +1,9 @@
 """What a worker process can be made to suffer: put this directory on its PYTHONPATH and set one of these variables.
 
 CHAOS_CLOCK_OFFSET_S: its wall clock is wrong by so much. CHAOS_SLOW_SEEK_S: Faust goes on so much later after it has
-rewound the partitions, as on a busy machine. CHAOS_KILL: SIGKILL at one of ``POINTS``, the first time it comes there.
+rewound the partitions, as on a busy machine. CHAOS_DISCARD_S: its flow is stopped for so many seconds in the moment in
+which its first records came, as by a rebalance that begins then. CHAOS_KILL: SIGKILL at one of ``POINTS``, the first
+time it comes there.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from typing import Any
 POINTS = ("before open", "after open", "after lease", "before referenced", "after referenced")
 
 _KILL = os.environ.get("CHAOS_KILL", "")
+_DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
 _LATE_S = float(os.environ.get("CHAOS_SLOW_SEEK_S", "0"))
 _OFFSET_S = float(os.environ.get("CHAOS_CLOCK_OFFSET_S", "0"))
 
@@ -50,6 +53,21 @@ def _rewind_late(consumer: Any) -> None:
         await asyncio.sleep(_LATE_S)
 
     consumer.Consumer.perform_seek = late
+
+
+def _stop_at_the_first_records(consumer: Any) -> None:
+    fetched = consumer.Consumer._wait_next_records
+    stopped = []
+
+    async def wait_next_records(self: Any, timeout: float) -> Any:
+        records, active = await fetched(self, timeout)
+        if records and not stopped and not self.app.in_recovery:
+            stopped.append(True)
+            self.stop_flow()
+            self.loop.call_later(_DISCARD_S, self.resume_flow)
+        return records, active
+
+    consumer.Consumer._wait_next_records = wait_next_records
 
 
 def _kill_at_the_ledger(ledger: Any) -> None:
@@ -107,6 +125,8 @@ class _Hook:
 
 if _OFFSET_S:
     _shift_the_clock()
+if _DISCARD_S:
+    sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _stop_at_the_first_records}))
 if _LATE_S:
     sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _rewind_late}))
 if _KILL:
