@@ -18,6 +18,7 @@ from db.engine import answering
 from db.overview import Overview as Overview
 from db.overview import Risk, risks
 from db.overview import overview as overview
+from db.overview import queues as queues
 from db.queries import OrderFilter as OrderFilter
 from db.queries import Place as Place
 

@@ -145,6 +145,22 @@ def overview(engine: sa.Engine, tenant_id: str | None = None, *, slack_s: float 
         )
 
 
+class Queues(msgspec.Struct, frozen=True):
+    """How much waits for a person in each queue."""
+
+    attention: int
+    dead_letters: int
+
+
+def queues(engine: sa.Engine, tenant_id: str | None = None) -> Queues:
+    """The two counts that stand beside every page. Raises ``StoreUnavailable``."""
+    with answering(), engine.connect() as connection:
+        counts = [
+            connection.execute(sa.text(text), {"tenant": tenant_id}).scalars().one() for text in (_ATTENTION, _LETTERS)
+        ]
+    return Queues(*counts)
+
+
 def risks(engine: sa.Engine, tenant_id: str | None = None) -> list[Risk]:
     """Money at risk per integration, tenant and currency. Raises ``StoreUnavailable``."""
     with answering(), engine.connect() as connection:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, readable, say, say_json, show
+from orderwatch.personal import readable
+from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show
 
 if TYPE_CHECKING:
     from db.queries import Row

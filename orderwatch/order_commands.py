@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orderwatch.personal import without_personal
 from orderwatch.terminal import (
     CONFIG,
     AsJson,
@@ -16,7 +17,6 @@ from orderwatch.terminal import (
     say,
     say_json,
     show,
-    without_personal,
 )
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orderwatch.terminal import CONFIG, AsJson, ConfigPath, fail, say, say_json, show, without_personal
+from orderwatch.personal import without_personal
+from orderwatch.terminal import CONFIG, AsJson, ConfigPath, fail, say, say_json, show
 from orderwatch.wording import duration
 from streams.order import AttentionCode, ExternalStatus, Status
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orderwatch.terminal import CONFIG, AsJson, ConfigPath, readable, say, say_json
+from orderwatch.personal import readable
+from orderwatch.terminal import CONFIG, AsJson, ConfigPath, say, say_json
 from orderwatch.wording import instant
 
 if TYPE_CHECKING:

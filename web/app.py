@@ -28,7 +28,22 @@ from litestar.types import ControllerRouterHandler, Message, Scope
 
 from db import submissions
 from streams.errors import StoreUnavailable
-from web import access, board, commands, hooks, ingest, listening, login, orders, pages, problems, site
+from web import (
+    access,
+    board,
+    commands,
+    hooks,
+    ingest,
+    listening,
+    login,
+    orders,
+    pages,
+    problems,
+    queues,
+    setup,
+    site,
+    texts,
+)  # fmt: skip
 from web.access import PUBLIC
 from web.parts import Parts
 
@@ -95,14 +110,16 @@ def handlers(app: Litestar) -> Iterator[tuple[str, BaseRouteHandler]]:
 
 def _routes() -> Sequence[ControllerRouterHandler]:
     return [
-        route for module in (site, board, orders, ingest, commands, listening, hooks, login, pages)
+        route for module in (site, board, orders, ingest, commands, listening, hooks, login, pages, queues, setup)
         for route in module.routes
     ]  # fmt: skip
 
 
 def environment() -> Environment:
     """Jinja for the templates of this room; everything is escaped."""
-    return Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
+    made = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True)
+    made.filters.update(texts.filters())
+    return made
 
 
 def _openapi() -> OpenAPIConfig:

@@ -11,6 +11,10 @@ from litestar.response import Redirect, Template
 from db import tokens
 from web.access import COOKIE, PUBLIC, sealed_session
 from web.parts import Inside
+from web.screen import context, own_path
+from web.words import N_
+
+_Request = Request[Any, Any, Any]
 
 
 class LogIn(msgspec.Struct):
@@ -21,35 +25,28 @@ class LogIn(msgspec.Struct):
 
 
 @get("/login", needs=PUBLIC, include_in_schema=False, sync_to_thread=False)
-def ask(next_: Annotated[str, QueryParameter(name="next")] = "/") -> Template:
-    return _form(next_)
+def ask(request: _Request, next_: Annotated[str, QueryParameter(name="next")] = "/") -> Template:
+    return _form(request, next_)
 
 
 @post("/login", needs=PUBLIC, include_in_schema=False)
-async def log_in(parts: Inside, data: URLEncodedBody[LogIn]
-                 ) -> Response[Any]:
+async def log_in(request: _Request, parts: Inside, data: URLEncodedBody[LogIn]) -> Response[Any]:
     token = await parts.ask(tokens.matching, parts.engine, data.token.strip())
     if token is None:
-        return _form(data.next, "This token is not known here, was revoked, or is over.", status=401)
+        return _form(request, data.next, N_("This token is not known here, was revoked, or is over."), status=401)
     value, lasts_s = sealed_session(parts, token.id)
     cookie = Cookie(COOKIE, value=value, max_age=lasts_s, httponly=True, samesite="lax", secure=parts.config.web.https)
-    return Redirect(_here(data.next), status_code=303, cookies=[cookie])
+    return Redirect(own_path(data.next), status_code=303, cookies=[cookie])
 
 
 @post("/logout", needs=PUBLIC, include_in_schema=False)
-async def log_out(request: Request[Any, Any, Any]) -> Response[Any]:
+async def log_out(request: _Request) -> Response[Any]:
     return Redirect("/login", status_code=303, cookies=[Cookie(COOKIE, value="", max_age=0)])
 
 
-def _form(goes_to: str, wrong: str = "", *, status: int = 200) -> Template:
-    return Template("login.html", context={"next": _here(goes_to), "wrong": wrong}, status_code=status,
-                    media_type=MediaType.HTML)  # fmt: skip
-
-
-def _here(path: str) -> str:
-    """A path of ours, whatever was asked for: never another site."""
-    fine = path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable()
-    return path if fine else "/"
+def _form(request: _Request, goes_to: str, wrong: str = "", *, status: int = 200) -> Template:
+    shown = context(request, next=own_path(goes_to), wrong=wrong)
+    return Template("login.html", context=shown, status_code=status, media_type=MediaType.HTML)
 
 
 routes: list[Any] = [ask, log_in, log_out]

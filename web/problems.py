@@ -14,6 +14,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.response import Redirect, Template
 
 from streams.errors import AppError, BrokerUnavailable, EventError, OrderNotFound, StoreUnavailable
+from web.screen import context
 
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
 #: How Litestar says it; with the URL, which is not for everybody's eyes.
@@ -62,8 +63,8 @@ def answer(request: _Request, error: Exception) -> Response[Any]:
         return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
     if isinstance(error, NotAuthorizedException):
         return Redirect("/login", query_params={"next": request.url.path}, status_code=303)
-    return Template("error.html", context={"problem": problem}, status_code=problem.status, headers=headers,
-                    media_type=MediaType.HTML)  # fmt: skip
+    shown = context(request, problem=problem)
+    return Template("error.html", context=shown, status_code=problem.status, headers=headers, media_type=MediaType.HTML)
 
 
 def _told(error: Exception, handler: BaseRouteHandler | None) -> tuple[Problem, dict[str, str]]:

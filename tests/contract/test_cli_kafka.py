@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from db import models as m
 from db import queries
 from orderwatch.embedded import Broker
-from orderwatch.terminal import readable
+from orderwatch.personal import readable
 from tests.contract.command_line import CommandLine
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
 

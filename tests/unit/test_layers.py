@@ -54,7 +54,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.flow": ("agents", "streams"),
     "agents": (),
     "simulator": ("simulator",),  # the judge is independent
-    "web": ("web", "streams", "db", "agents.providers.registry", "orderwatch.why", "orderwatch.wording"),
+    "web": ("web", "streams", "db", "agents.providers", "agents.rehearsal", "agents.acts", "orderwatch.why",
+            "orderwatch.wording", "orderwatch.personal"),
     "web.access": ("web.parts", "web.live", "db.tokens"),
     "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator", "web"),
     "orderwatch.bench_commands": ("bench", "orderwatch"),
@@ -72,6 +73,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("db", "streams.outbox", "orderwatch", "agents.heartbeat", "agents.alerts", "bench", "web.parts",
                    "web.measured"),
     "litestar": ("web",),
+    "babel": ("web.texts",),
+    "markupsafe": ("web.texts", "web.charts"),
     "uvicorn": ("web.serve",),
     "jinja2": ("web.app",),
     "alembic": ("db",),

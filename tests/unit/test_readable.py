@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orderwatch.terminal import readable
+from orderwatch.personal import readable
 
 PLAYER = 5551234567890
 

@@ -1,0 +1,81 @@
+"""The pages of the two queues that people work through: attention and dead letters."""
+
+from typing import Annotated, Any
+
+from litestar import Request, get
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Template
+
+from db import board, queries
+from db.board import Group
+from orderwatch.personal import readable
+from web.access import Who
+from web.pages import page
+from web.parts import Inside
+from web.problems import Refused
+from web.texts import plain
+
+_Request = Request[Any, Any, Any]
+_Place = Annotated[str | None, QueryParameter(max_length=400)]
+
+#: Rows of a group beside other groups, and on a page of its own; the latter is also how many one act may take.
+_FEW, _MANY = 10, 100
+
+
+@get("/attention", needs="orders:read", include_in_schema=False)
+async def attention(
+    request: _Request, parts: Inside, who: Who, code: Annotated[str | None, QueryParameter(max_length=64)] = None,
+    after: _Place = None,
+) -> Template:  # fmt: skip
+    """Open attentions by reason, the reason with the oldest first; with ``code`` one reason alone."""
+    groups = await parts.ask(board.attention_groups, parts.engine, who.tenant_id)
+    shown, next_, now = [], None, None
+    for group in _chosen(groups, code):
+        found = await _read(parts, board.attention, who.tenant_id, code=group.reason, after=after,
+                            limit=_MANY if code else _FEW)  # fmt: skip
+        shown.append((group, found.rows))
+        next_, now = found.next if code else None, found.now
+    return await page("attention.html", request, parts, groups=shown, next=next_, now=now, only=code)
+
+
+@get("/dead-letters", needs="orders:read", include_in_schema=False)
+async def letters(
+    request: _Request, parts: Inside, who: Who, reason: Annotated[str | None, QueryParameter(max_length=64)] = None,
+    after: _Place = None,
+) -> Template:  # fmt: skip
+    """Dead letters by reason; with ``reason`` one alone."""
+    groups = await parts.ask(board.letter_groups, parts.engine, who.tenant_id)
+    shown, next_, now = [], None, None
+    for group in _chosen(groups, reason):
+        found = await _read(parts, board.letters, who.tenant_id, reason=group.reason, after=after,
+                            limit=_MANY if reason else _FEW)  # fmt: skip
+        shown.append((group, found.rows))
+        next_, now = found.next if reason else None, found.now
+    return await page("letters.html", request, parts, groups=shown, next=next_, now=now, only=reason)
+
+
+@get("/dead-letters/{letter:int}", needs="orders:read", include_in_schema=False)
+async def one_letter(request: _Request, parts: Inside, who: Who, letter: FromPath[int]) -> Template:
+    """One dead letter with the event as it came, the customer's fields hidden."""
+    found = await parts.ask(queries.dead_letter, parts.engine, letter) if letter < 2**63 else None
+    if found is None or not who.sees(found["tenant_id"]):
+        raise Refused(404, f"dead letter {letter} is not known")
+    now = await parts.ask(queries.database_now, parts.engine)
+    said = readable(bytes(found["value"] or b""))
+    value = said if isinstance(said, str) else "\n".join(f"{name}: {plain(word)}" for name, word in dict(said).items())  # type: ignore[call-overload]
+    key = bytes(found["key"] or b"").decode("utf-8", "replace")
+    return await page("letter.html", request, parts, letter=found, value=value, key=key, now=now)
+
+
+async def _read(parts: Any, question: Any, tenant_id: str | None, **how: Any) -> Any:
+    try:
+        return await parts.ask(question, parts.engine, tenant_id, **how)
+    except ValueError:
+        raise Refused(400, "after is not a place in this list") from None
+
+
+def _chosen(groups: list[Group], reason: str | None) -> list[Group]:
+    return [group for group in groups if reason in (None, group.reason)]
+
+
+routes: list[Any] = [attention, letters, one_letter]

@@ -1,0 +1,45 @@
+"""The pages of what orders travel by: integrations and routes."""
+
+from typing import Any
+
+from litestar import Request, get
+from litestar.params import FromPath
+from litestar.response import Template
+
+from db import board, queries
+from web.access import Who
+from web.pages import lanes, page
+from web.parts import Inside
+from web.problems import Refused
+
+_Request = Request[Any, Any, Any]
+
+
+@get("/integrations", needs="orders:read", include_in_schema=False)
+async def integrations(request: _Request, parts: Inside, who: Who) -> Template:
+    """Every account: whether it works, its balance with its age, what is open there, and the switch."""
+    rows = await parts.ask(board.integrations, parts.engine, who.tenant_id)
+    now = await parts.ask(queries.database_now, parts.engine)
+    seen = await lanes(parts, who.tenant_id)
+    return await page("integrations.html", request, parts, rows=rows, lanes=seen, now=now)
+
+
+@get("/routes", needs="orders:read", include_in_schema=False)
+async def all_routes(request: _Request, parts: Inside, who: Who) -> Template:
+    """Who delivers which package, and where a mapping is missing."""
+    rows = await parts.ask(board.routes, parts.engine, who.tenant_id)
+    return await page("routes.html", request, parts, rows=rows, now=await parts.ask(queries.database_now, parts.engine))
+
+
+@get("/routes/{tenant:str}/{package:str}", needs="orders:read", include_in_schema=False)
+async def route(request: _Request, parts: Inside, tenant: FromPath[str], package: FromPath[str]) -> Template:
+    """One route, and a test of it that sends nothing."""
+    rows = await parts.ask(board.routes, parts.engine, tenant)
+    found = next((row for row in rows if row.package_id == package), None)
+    if found is None:
+        raise Refused(404, f"package {package} of tenant {tenant} has no route")
+    now = await parts.ask(queries.database_now, parts.engine)
+    return await page("route.html", request, parts, row=found, now=now)
+
+
+routes: list[Any] = [integrations, all_routes, route]
