@@ -13,9 +13,9 @@ import structlog
 from agents import decide
 from agents.guard import Delivery
 from agents.lanes import Busy
-from agents.providers.base import OrderFacts, PlacedAnswer
+from agents.providers.base import PlacedAnswer
 from agents.providers.http import instant_s, sending_until
-from agents.routes import Waiting, facts_of
+from agents.routes import Waiting, facts_of, facts_of_event
 from agents.schedule import tier_for
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
@@ -42,7 +42,7 @@ async def created(deps: Deps, delivery: Delivery) -> None:
         accepted_at=now,
         deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
     )
-    found = deps.routing.first(_facts(event))
+    found = deps.routing.first(facts_of_event(event))
     stored = await deps.ledger.open(decide.opened(order, deps.routing, found, now))
     if stored is not None:
         state = OrderState(stored.order, stored.attempts)
@@ -53,14 +53,6 @@ async def created(deps: Deps, delivery: Delivery) -> None:
             return await _clash(deps, event, state)
         await tell_again(deps, state)
     await place_due(deps, state)
-
-
-def _facts(event: Created) -> OrderFacts:
-    return OrderFacts(
-        tenant_id=event.tenant_id, order_id=event.order_id, package_id=event.package_id, quantity=event.quantity,
-        user_identifier=event.user_identifier, extra_field=event.extra_field or "",
-        customer_phone=event.customer_phone or "", params=event.params or {},
-    )  # fmt: skip
 
 
 async def _clash(deps: Deps, event: Created, state: OrderState) -> None:

@@ -9,6 +9,7 @@ from agents.schedule import Schedule
 from db.rows import Attempt, Order
 from streams.config import Config
 from streams.errors import InvalidOrder
+from streams.events import Created
 from streams.order import AttemptState, AttentionCode
 
 
@@ -137,3 +138,12 @@ def facts_of(order: Order) -> OrderFacts:
         customer_phone=request.get("customer_phone") or "",
         params=request.get("params") or {},
     )
+
+
+def facts_of_event(event: Created) -> OrderFacts:
+    """What an order brings, from the event of the shop."""
+    return OrderFacts(
+        tenant_id=event.tenant_id, order_id=event.order_id, package_id=event.package_id, quantity=event.quantity,
+        user_identifier=event.user_identifier, extra_field=event.extra_field or "",
+        customer_phone=event.customer_phone or "", params=event.params or {},
+    )  # fmt: skip

@@ -1,15 +1,20 @@
 """``orderwatch dlq``: events that could not be handled, and sending them again."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from orderwatch.personal import readable
-from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show
+from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show, warn
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from db.board import Group
     from db.queries import Row
-    from streams.kafka import Outgoing
+    from orderwatch.letters import Verdict
+    from streams.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Events that could not be handled.")
 
@@ -19,6 +24,7 @@ _PAGE = 500
 @app.command("list")
 def list_(
     reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    by_reason: Annotated[bool, typer.Option("--by-reason", help="Only how many of each reason, oldest first.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also what was replayed.")] = False,
     after: Annotated[int, typer.Option(help="Only ids above this.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
@@ -26,10 +32,12 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Dead letters by id, with the reason and the error."""
-    from db import queries
+    from db import board, queries
     from orderwatch.session import configured, database
 
     with database(configured(config)) as engine:
+        if by_reason:
+            return _groups(board.letter_groups(engine), as_json)
         rows = queries.dead_letters(engine, reason=reason, everything=everything, after=after, limit=limit)
     if as_json:
         say_json({"dead_letters": [_head(row) for row in rows]})
@@ -44,6 +52,13 @@ def list_(
     )
 
 
+def _groups(groups: "list[Group]", as_json: bool) -> None:
+    if as_json:
+        say_json({"reasons": groups})
+        return
+    show(("reason", "letters", "oldest"), ((g.reason, g.count, g.oldest) for g in groups), empty="no dead letters")
+
+
 @app.command("show")
 def show_one(
     number: Annotated[int, typer.Argument(metavar="ID")],
@@ -53,13 +68,14 @@ def show_one(
 ) -> None:
     """One dead letter, with the event as it came; the customer's fields are hidden unless --raw."""
     from db import queries
+    from orderwatch.letters import plain
     from orderwatch.session import configured, database
 
     with database(configured(config)) as engine:
         row = queries.dead_letter(engine, number)
     if row is None:
         fail(f"there is no dead letter {number}")
-    document = {**_head(row), "headers": row["headers"], "value": readable(_bytes(row["value"]) or b"", raw=raw)}
+    document = {**_head(row), "headers": row["headers"], "value": readable(plain(row["value"]) or b"", raw=raw)}
     if as_json:
         say_json(document)
         return
@@ -72,47 +88,93 @@ def replay(
     number: Annotated[int | None, typer.Argument(metavar="[ID]")] = None,
     reason: Annotated[str | None, typer.Option(help="Every letter with this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", help="A JSON file with the corrected event, sent in place of the letter's.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and cost; send nothing.")] = False,
     by: By = None,
     config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
 ) -> None:
-    """Send dead letters to their topic again, as they came. Harmless for what was handled meanwhile."""
+    """Send dead letters to their topic again, as they came or corrected. Harmless for what was handled meanwhile.
+
+    What would only be set aside again is not sent; then the exit status is 1.
+    """
     if (number is not None) + (reason is not None) + everything != 1:
         fail("expected one of ID, --reason REASON or --all", 2)
+    if fix is not None and number is None:
+        fail("--fix corrects one letter; expected its ID", 2)
     who = actor(by)
 
-    from db import operator, queries
-    from orderwatch.session import configured, database, emitting
+    from contextlib import nullcontext
+
+    from agents.rehearsal import dry_routing
+    from db import operator
+    from orderwatch import letters
+    from orderwatch.session import configured, database, emitting, with_stored_catalog
 
     settings = configured(config)
     prefix = settings.kafka.topic_prefix
-    sent = 0
-    with database(settings) as engine, emitting(settings) as emit:
-        if number is not None:
-            row = queries.dead_letter(engine, number)
-            if row is None:
-                fail(f"there is no dead letter {number}")
-            letters = [row]
-        else:
-            letters = queries.dead_letters(engine, reason=reason, limit=_PAGE)
-        while letters:
-            if not dry_run:
-                emit([_original(row, prefix) for row in letters])
-            for row in letters:
-                if not dry_run:
-                    operator.mark_replayed(engine, row["id"], who)
-                say(f"{row['id']}: {'would go' if dry_run else 'sent'} to {row['topic']} ({row['reason']})")
-            sent += len(letters)
-            last = letters[-1]["id"]
-            letters = [] if number is not None else queries.dead_letters(engine, reason=reason, after=last, limit=_PAGE)
-    say(f"{sent} {'would be sent' if dry_run else 'sent'}")
+    verdicts = []
+    with database(settings) as engine, nullcontext() if dry_run else emitting(settings) as emit:
+        routing = dry_routing(with_stored_catalog(settings, engine))
+        rows = _chosen(engine, number, reason, 0)
+        while rows:
+            fixed = {rows[0]["id"]: _corrected(rows[0], prefix, fix)} if fix is not None else {}
+            judged = letters.judged(engine, routing, rows, prefix, fixed)
+            sent = [row for row, verdict in zip(rows, judged, strict=True) if verdict.sends]
+            if emit is not None:
+                emit([letters.record(row, prefix, fixed.get(row["id"])) for row in sent])
+                for row in sent:
+                    operator.mark_replayed(engine, row["id"], who, fixed=row["id"] in fixed)
+            verdicts += judged
+            rows = [] if number is not None else _chosen(engine, None, reason, rows[-1]["id"])
+    _tell(verdicts, dry_run, as_json)
 
 
-def _original(row: "Row", prefix: str) -> "Outgoing":
-    from streams.kafka import Outgoing
+def _chosen(engine: "sa.Engine", number: int | None, reason: str | None, after: int) -> "list[Row]":
+    from db import queries
 
-    headers = [(name, str(text).encode()) for name, text in row["headers"].items() if not name.startswith("dlq.")]
-    return Outgoing(row["topic"].removeprefix(prefix), _bytes(row["key"]), _bytes(row["value"]), headers)
+    if number is None:
+        return queries.dead_letters(engine, reason=reason, after=after, limit=_PAGE)
+    row = queries.dead_letter(engine, number)
+    if row is None:
+        fail(f"there is no dead letter {number}")
+    return [row]
+
+
+def _corrected(row: "Row", prefix: str, path: Path) -> "Event":
+    """The event in the file. One line names the field that is still wrong."""
+    from orderwatch import letters
+    from streams.errors import EventError
+
+    try:
+        return letters.event_of(row, prefix, path.read_bytes())
+    except OSError as error:
+        fail(f"{path} cannot be read ({error.strerror})", 2)
+    except EventError as error:
+        fail(f"{path.name}: {error}", 2)
+
+
+def _tell(verdicts: "list[Verdict]", dry_run: bool, as_json: bool) -> NoReturn:
+    from dataclasses import asdict
+
+    from orderwatch import letters
+
+    kept = [verdict for verdict in verdicts if not verdict.sends]
+    costs, unknown = letters.cost(verdicts)
+    if as_json:
+        say_json({"dry_run": dry_run, "letters": [asdict(v) for v in verdicts], "sent": len(verdicts) - len(kept),
+                  "not_sent": len(kept), "expected_cost": costs, "cost_not_known": unknown})
+        raise typer.Exit(1 if kept else 0)
+    for verdict in verdicts:
+        said = f"{verdict.letter}: {'would go' if dry_run else 'sent'} to {verdict.topic}, {verdict.says}"
+        (say if verdict.sends else warn)(said if verdict.sends else f"{verdict.letter}: not sent, {verdict.says}")
+    price = ", ".join([f"{amount} {currency}" for currency, amount in sorted(costs.items())]
+                      + [f"{unknown} of unknown price"] * bool(unknown))
+    say(f"{len(verdicts) - len(kept)} {'would be sent' if dry_run else 'sent'}, {len(kept)} not"
+        + (f"; expected cost {price}" if price else ""))
+    raise typer.Exit(1 if kept else 0)
 
 
 def _head(row: "Row") -> dict[str, Any]:
@@ -121,10 +183,6 @@ def _head(row: "Row") -> dict[str, Any]:
         "offset": row["offset"], "key": _text(row["key"]), "agent": row["agent"], "reason": row["reason"],
         "error": row["error"], "replayed_at": row["replayed_at"], "replayed_by": row["replayed_by"],
     }
-
-
-def _bytes(value: bytes | memoryview | None) -> bytes | None:
-    return None if value is None else bytes(value)
 
 
 def _text(value: bytes | memoryview | None) -> str | None:

@@ -218,26 +218,60 @@ def test_a_replayed_order_is_the_same_event_again(command: CommandLine, engine: 
     assert second["key"] == "o-1"
 
 
+def letter(order_id: str, **fields: Any) -> bytes:
+    return json.dumps({**GOOD, "order_id": order_id, **fields}).encode()
+
+
 def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engine) -> None:
-    put_dead_letter(engine, 0, order_id="o-1")
-    put_dead_letter(engine, 1, order_id="o-2", reason="poison", topic="orders.check")
-    put_dead_letter(engine, 2, order_id="o-3")
+    headers = {"ce_type": "orderwatch.order.created.v1", "dlq.reason": "handler_failed", "traceparent": "00-1-2-01"}
+    put_dead_letter(engine, 0, order_id="o-1", reason="handler_failed", value=letter("o-1", quantity=2),
+                    headers=headers)
+    put_dead_letter(engine, 1, order_id="o-2", reason="order_not_found", topic="orders.check", value=json.dumps(
+        {"order_id": "o-2", "tenant_id": "demo", "attempt": 0, "check_number": 0, "reason": "sweep",
+         "due_at": "2026-01-01T12:00:00Z"}).encode())
+    put_dead_letter(engine, 2, order_id="o-3", reason="handler_failed", value=letter("o-3"))
 
     dry = command("dlq", "replay", "--all", "--dry-run")
-    assert (dry.status, told(command, "orders.created")) == (0, [])
-    assert "3 would be sent" in dry.out
-    assert command("dlq", "replay", "--reason", "malformed").status == 0
+    assert (dry.status, told(command, "orders.created")) == (1, [])
+    assert dry.out.splitlines()[-1] == "2 would be sent, 1 not; expected cost 2 of unknown price"
+    assert "order o-2 of demo was never accepted: it would be set aside again" in dry.err
+    assert command("dlq", "replay", "--reason", "handler_failed").status == 0
 
     [first, second] = sorted(told(command, "orders.created"), key=lambda record: str(record["key"]))
     assert (first["key"], second["key"]) == ("o-1", "o-3")
-    assert first["headers"] == {"ce_type": "orderwatch.order.created.v1"}
-    assert first["value"]["quantity"] == "x"
-    left = queries.dead_letters(engine)
-    assert [row["reason"] for row in left] == ["poison"]
+    assert first["headers"] == {"ce_type": "orderwatch.order.created.v1", "traceparent": "00-1-2-01"}
+    assert first["value"]["quantity"] == 2
+    assert [row["reason"] for row in queries.dead_letters(engine)] == ["order_not_found"]
+    put_order(engine, "o-2")
     assert command("dlq", "replay", "2").status == 0
     assert len(told(command, "orders.check")) == 1
     assert command("dlq", "replay", "99").status == 1
     assert command("dlq", "list", "--json").document() == {"dead_letters": []}
+
+
+def test_a_malformed_letter_goes_only_when_it_is_corrected(command: CommandLine, engine: sa.Engine) -> None:
+    put_dead_letter(engine, 0, order_id="o-9")
+    assert command("dlq", "list", "--by-reason", "--json").document()["reasons"][0]["count"] == 1
+    as_it_came = command("dlq", "replay", "1")
+    assert (as_it_came.status, told(command, "orders.created")) == (1, [])
+    assert "1: not sent, still malformed: orderwatch.order.created.v1: " in as_it_came.err
+
+    file = command.directory / "fixed.json"
+    file.write_bytes(letter("o-9", quantity=0))
+    wrong = command("dlq", "replay", "1", "--fix", "fixed.json")
+    assert (wrong.status, wrong.err.count("\n")) == (2, 1)
+    assert "fixed.json: orderwatch.order.created.v1: quantity: " in wrong.err
+    file.write_bytes(letter("o-10"))
+    dry = command("dlq", "replay", "1", "--fix", "fixed.json", "--dry-run", "--json").document()
+    assert (dry["letters"][0]["word"], dry["letters"][0]["integration_id"], dry["sent"]) == ("new", "znet-main", 1)
+    assert command("dlq", "replay", "1", "--fix", "fixed.json").status == 0
+
+    [record] = told(command, "orders.created")
+    assert (record["key"], record["headers"]["ce_subject"]) == ("o-10", "o-10")
+    [row] = queries.dead_letters(engine, everything=True)
+    assert (row["replayed_by"], b"o-9" in bytes(row["value"])) == ("ayse", True)
+    assert (command("dlq", "replay", "--all", "--fix", "fixed.json").status,
+            command("dlq", "replay", "1", "--fix", "absent.json").status) == (2, 2)
 
 
 def findings(command: CommandLine) -> tuple[int, dict[str, dict[str, str]]]:
