@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 Say = Callable[..., str]
 
 
+#: Lengths of time by their unit, in seconds, the longest first.
+UNITS = (("{n} d", 86400), ("{n} h", 3600), ("{n} min", 60))
+
+
 def english(pattern: str, **values: object) -> str:
     """The pattern itself, filled."""
     return pattern.format(**values)
@@ -29,7 +33,7 @@ def distance(at: datetime, now: datetime) -> str:
 
 def duration(seconds: float, say: Say = english) -> str:
     """A length of time in its largest sensible unit."""
-    for pattern, size in (("{n} d", 86400), ("{n} h", 3600), ("{n} min", 60)):
+    for pattern, size in UNITS:
         if seconds >= 2 * size:
             return say(pattern, n=f"{seconds / size:.0f}")
     return say("{n} s", n=f"{seconds:.0f}")
