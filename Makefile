@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check kafka chaos fuzz bench lock clean help
+.PHONY: demo test check kafka chaos fuzz bench bench-lock bench-plots lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -37,6 +37,13 @@ fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="-
 bench: $(READY)  ## what an order costs on this machine, on Apache Kafka (ARGS="throughput --orders 5000")
 	@$(BIN)/orderwatch bench $(ARGS)
 
+bench-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
+	@$(BIN)/uv pip compile bench/requirements.txt --universal --python-version 3.11 --generate-hashes --upgrade \
+	    --quiet --custom-compile-command "make bench-lock" --output-file bench/requirements.lock
+
+bench-plots: $(READY)  ## draw results written with -o (ARGS="results/*.json --into docs/images")
+	@$$($(BIN)/python -c 'from bench.extras import environment; print(environment())')/python bench/plots.py $(ARGS)
+
 lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --quiet --custom-compile-command "make lock" --output-file requirements.lock
@@ -46,7 +53,7 @@ clean:  ## remove everything that make and the tests made, .venv included
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@awk -F ':.*## *' '/^[a-z]+:.*## /{ printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## *' '/^[a-z-]+:.*## /{ printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -5,12 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from confluent_kafka import ConsumerGroupState
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bench import evidence
@@ -137,10 +137,11 @@ def _until_joined(scene: Scene, processes: int) -> None:
     give_up_at = time.monotonic() + _JOIN_TIMEOUT_S
     while time.monotonic() < give_up_at:
         scene.refuse_dead()
-        found = admin.describe_consumer_groups([group])[group].result(10)
-        owners = [member for member in found.members if member.assignment.topic_partitions]
-        if found.state is ConsumerGroupState.STABLE and len(owners) == processes:
-            return
+        with suppress(KafkaException):  # a group that nobody has asked for yet has no coordinator
+            found = admin.describe_consumer_groups([group])[group].result(10)
+            owners = [member for member in found.members if member.assignment.topic_partitions]
+            if found.state is ConsumerGroupState.STABLE and len(owners) == processes:
+                return
         time.sleep(_PAUSE_S)
     raise PartError(f"{processes} workers did not share the work after {_JOIN_TIMEOUT_S:g} s")
 

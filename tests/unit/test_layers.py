@@ -95,7 +95,7 @@ def modules() -> dict[str, Path]:
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            if name.startswith("bench.peers."):
+            if name.startswith("bench.peers.") or name == "bench.plots":
                 continue  # they are no part of the product, and run in an environment of their own
             found[name.removesuffix(".__init__")] = path
     return found
