@@ -79,14 +79,19 @@ def waiting(stage: Stage, asked: Request, screen: Screen) -> Outcome:
 
 
 def recovered(stage: Stage, asked: Request, screen: Screen) -> Outcome:
-    """A worker killed, with one and with two processes; then a provider outage with ``size`` checks due."""
+    """A worker killed, with one and with two processes."""
     found = Outcome()
     options = replace(asked.options, orders=min(asked.options.orders, 1000), limit_s=120.0)
     for contender in asked.contenders:
         for workers in (1, 2) if contender.name == "orderwatch" else (1,):
             found.findings += recovery.worker_killed(stage, contender, replace(options, workers=workers), screen)
-    found.findings += recovery.provider_away(stage, replace(asked.options, orders=asked.size or 20_000), screen)
     return found
+
+
+def outage(stage: Stage, asked: Request, screen: Screen) -> Outcome:
+    """A provider that was away comes back, with ``size`` checks due."""
+    options = replace(asked.options, orders=asked.size or 20_000)
+    return Outcome(findings=recovery.provider_away(stage, options, screen))
 
 
 def growth(stage: Stage, asked: Request, screen: Screen) -> Outcome:
@@ -139,8 +144,8 @@ def batch(stage: Stage, asked: Request, screen: Screen) -> Outcome:
 
 
 MODES: dict[str, Callable[[Stage, Request, Screen], Outcome]] = {
-    "throughput": compared, "latency": latency, "backlog": waiting, "recovery": recovered, "scale": scale,
-    "growth": growth, "sweep": sweep, "batch": batch, "soak": soak,
+    "throughput": compared, "latency": latency, "backlog": waiting, "recovery": recovered, "outage": outage,
+    "scale": scale, "growth": growth, "sweep": sweep, "batch": batch, "soak": soak,
 }  # fmt: skip
 
 

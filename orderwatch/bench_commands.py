@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     mode: Annotated[
-        str, typer.Argument(help="throughput, latency, backlog, recovery, scale, growth, sweep, batch or soak.")
+        str, typer.Argument(help="throughput, latency, backlog, recovery, outage, scale, growth, sweep, batch or soak.")
     ] = "throughput",
     orders: Annotated[int, typer.Option(min=1, help="Orders per run.")] = 20_000,
     checks: Annotated[int, typer.Option(min=1, help="Checks until an order is completed.")] = 1,
@@ -29,7 +29,7 @@ def bench(
     ] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each contender, interleaved.")] = 1,
     size: Annotated[
-        int, typer.Option(min=0, help="Pending checks (backlog), checks due (recovery), old orders (growth), minutes.")
+        int, typer.Option(min=0, help="Pending checks (backlog), checks due (outage), old orders (growth), minutes.")
     ] = 0,
     limit: Annotated[float, typer.Option(min=10, help="Seconds after which a run is given up.")] = 300.0,
     profile: Annotated[bool, typer.Option("--profile", help="Also show where the worker's CPU goes.")] = False,
