@@ -275,12 +275,14 @@ class Health(View):  # type: ignore[misc]
     """What this worker is doing."""
 
     async def get(self, request: Request) -> Response:
-        """200 once the worker runs."""
+        """200 while the worker gets on, 503 when something makes no progress."""
+        stuck = parts.stuck
         return self.json({
+            "stuck": stuck,
             "assigned": len(app.consumer.assignment()),
             "in_flight": {name: pool.in_flight for name, pool in _pools.items()},
             "lanes": {name: lane.state for name, lane in parts.deps.lanes.items()},
-        })  # fmt: skip
+        }, status=503 if stuck else 200)  # fmt: skip
 
 
 @app.page("/metrics/")
@@ -313,7 +315,20 @@ def _activity() -> dict[str, Any]:
     for tp in sorted(app.consumer.assignment()):
         if not tp.topic.endswith("-changelog"):
             assigned.setdefault(tp.topic.removeprefix(_prefix), []).append(tp.partition)
-    return {"in_flight": {name: pool.in_flight for name, pool in _pools.items()}, "assigned": assigned}
+    in_flight = {name: pool.in_flight for name, pool in _pools.items()}
+    return {"in_flight": in_flight, "assigned": assigned, "stuck": parts.stuck}
+
+
+def _signs() -> dict[tuple[str, int], float] | None:
+    if app.rebalancing or app.in_recovery:
+        return None
+    found = {}
+    for tp in app.consumer.assignment():
+        if not tp.topic.endswith("-changelog"):
+            seen = (pool.seen_at((tp.topic, tp.partition)) for pool in tuple(_pools.values()))
+            newest = max((at for at in seen if at is not None), default=0.0)
+            found[tp.topic.removeprefix(_prefix), tp.partition] = newest
+    return found
 
 
 async def _drain() -> None:
@@ -323,6 +338,7 @@ async def _drain() -> None:
 
 
 parts.activity = _activity
+parts.signs = _signs
 app.opening = parts.open
 app.draining = _drain
 app.closing = parts.close

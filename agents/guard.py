@@ -14,6 +14,7 @@ from time import perf_counter
 
 import structlog
 
+from agents import hand
 from streams import metrics
 from streams.errors import BrokerUnavailable, ConfigError, EventError, OrderNotFound, StoreUnavailable
 from streams.events import rfc3339
@@ -102,6 +103,7 @@ class Guard:
                 await handler(delivery)
             except HOLDING as error:
                 meter.held.inc()
+                hand.alive()
                 if pause_s == _HOLD_FIRST_S:
                     log.warning("event held", agent=agent, topic=delivery.topic, partition=delivery.partition,
                                 offset=delivery.offset, error=str(error))  # fmt: skip
@@ -168,6 +170,7 @@ class Guard:
             try:
                 return await self._send([letter])
             except BrokerUnavailable as away:
+                hand.alive()
                 log.warning("dead letter held", agent=agent, error=str(away))
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _HOLD_MAX_S)

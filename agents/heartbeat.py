@@ -42,6 +42,8 @@ class Heartbeat:
         self._sleeping = sleeping
         self._started_at = datetime.now(UTC)
         self._release = release()
+        #: When the event loop last ran this, a monotonic instant.
+        self.beat_at = time.monotonic()
         self._delay_s = 0.0
         self._silent = False
 
@@ -52,7 +54,7 @@ class Heartbeat:
         while True:
             began = time.monotonic()
             await asyncio.sleep(_TICK_S)
-            now = time.monotonic()
+            now = self.beat_at = time.monotonic()
             self._delay_s = max(self._delay_s, now - began - _TICK_S)
             if now - said_at >= workers.BEAT_S:
                 said_at = now

@@ -16,6 +16,8 @@ from typing import Literal, get_args
 import pybreaker
 from aiolimiter import AsyncLimiter
 
+from agents import hand
+from agents.hand import Hand
 from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
 from streams import metrics
 from streams.config import BreakerConfig, LimitsConfig
@@ -156,7 +158,7 @@ class Lane:
     async def slot(self) -> AsyncIterator[None]:
         """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
         self._refuse_if_open(self._dispatch)
-        async with self._dispatch.slot(self._scale()):
+        async with self._dispatch.slot(self._scale(), mine=hand.current()):
             self._refuse_if_open(self._dispatch)  # it may have opened while we waited
             with self._trial_run():
                 yield
@@ -175,7 +177,13 @@ class Lane:
             task = asyncio.create_task(self._run_asker())
             self._askers.add(task)
             task.add_done_callback(self._askers.discard)
-        return await future
+        if (mine := hand.current()) is None:
+            return await future
+        mine.waits_for = self._checks
+        try:
+            return await future
+        finally:
+            mine.lives()
 
     @property
     def _waiting_checks(self) -> int:
@@ -330,6 +338,7 @@ class _Budget:
         self._scale = 1.0
         self._slots = asyncio.Semaphore(concurrency)
         self._queue = queue
+        self.moved_at = float("-inf")
         self.waiting = 0
         self.in_flight = 0
         self._concurrency = concurrency
@@ -370,13 +379,15 @@ class _Budget:
         return AsyncLimiter(burst, burst / rate)
 
     @asynccontextmanager
-    async def slot(self, scale: float, *, wait: bool = False) -> AsyncIterator[None]:
+    async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
         if scale != self._scale:
             self._scale = scale
             self._limiter = self._new_limiter()
         if not wait and self.waiting >= self.room:
             raise Busy("too many requests are waiting for this integration", self.reserve())
         self.waiting += 1
+        if mine is not None:
+            mine.waits_for = self
         try:
             await self._slots.acquire()
             try:
@@ -386,14 +397,17 @@ class _Budget:
                 raise
         finally:
             self.waiting -= 1
-        began = time.monotonic()
+            if mine is not None:
+                mine.lives()
+        began = self.moved_at = time.monotonic()
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
             self._slots.release()
-            took_s = time.monotonic() - began
+            self.moved_at = time.monotonic()
+            took_s = self.moved_at - began
             self._call_s += _SMOOTHING * (took_s - self._call_s) if self._call_s else took_s
 
 

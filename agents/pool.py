@@ -9,16 +9,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from agents.hand import Hand, take
+
 TP = tuple[str, int]
-
-
-@dataclass(slots=True)
-class _Entry:
-    event: Any
-    done: bool = False
 
 
 class Pool:
@@ -29,7 +24,7 @@ class Pool:
 
     def __init__(self, limit: int) -> None:
         self._room = asyncio.Semaphore(limit)
-        self._open: dict[TP, deque[_Entry]] = {}
+        self._open: dict[TP, deque[Hand]] = {}
         self._tails: dict[bytes, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -38,6 +33,16 @@ class Pool:
     def in_flight(self) -> int:
         """Events taken and not yet finished."""
         return len(self._tasks)
+
+    def seen_at(self, place: TP) -> float | None:
+        """The last sign of life of the oldest event of a partition, as a monotonic instant; of anybody here when there
+        is none of it because the pool is full; None when nothing keeps it waiting. Callable from any thread."""
+        if heads := self._open.get(place):
+            with contextlib.suppress(IndexError):
+                return heads[0].seen_at
+        if not self._room.locked():
+            return None
+        return max((entries[0].seen_at for entries in tuple(self._open.values()) if entries), default=None)
 
     async def run(self, events: AsyncIterable[Any], handle: Callable[[Any], Awaitable[None]]) -> None:
         """Take events for ever; each has a ``message`` and is told with ``ack()`` when it is done."""
@@ -50,7 +55,7 @@ class Pool:
         if self._closing:
             await asyncio.Event().wait()
         message = event.message
-        entry = _Entry(event)
+        entry = Hand(event)
         place = (message.topic, message.partition)
         self._open.setdefault(place, deque()).append(entry)
         key = message.key or b"%d" % id(entry)
@@ -60,10 +65,11 @@ class Pool:
         task.add_done_callback(lambda done: self._forget(key, done))
 
     async def _one(
-        self, place: TP, entry: _Entry, handle: Callable[[Any], Awaitable[None]], before: asyncio.Task[None] | None
+        self, place: TP, entry: Hand, handle: Callable[[Any], Awaitable[None]], before: asyncio.Task[None] | None
     ) -> None:
         if before is not None:
             await asyncio.wait([before])
+        take(entry)
         await handle(entry.event)
         entry.done = True
         self._acknowledge(place)

@@ -15,6 +15,7 @@ from agents.alerts import alerts_forever
 from agents.guard import Delivery, Guard, dead_letter, where
 from agents.heartbeat import Heartbeat
 from agents.lanes import Down, Lane
+from agents.progress import ANSWER_S, Progress, Sight, Watchdog, within
 from agents.providers import registry
 from agents.providers.base import Setup
 from agents.providers.http import HttpClient
@@ -24,7 +25,7 @@ from agents.switches import Switches
 from agents.work import Deps
 from db import catalog, queries, switch
 from db.clock import Clock
-from db.engine import connect
+from db.engine import connect, reach
 from db.leader import Leader
 from db.ledger import Ledger
 from db.stock import CodeStock
@@ -33,10 +34,10 @@ from streams.config import Config, IntegrationConfig, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
-from streams.kafka import Emitter, Outgoing, apply_topics, message
+from streams.kafka import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
 from streams.order import AttentionCode
 from streams.seal import Sealer
-from streams.topics import specs
+from streams.topics import PROMISES, specs
 
 log = structlog.get_logger(__name__)
 
@@ -63,11 +64,14 @@ class Parts:
         self._share = 1.0
         self._delay: DelayLine | None = None
         self._heart: Heartbeat | None = None
+        self._watchdog: Watchdog | None = None
         self._revision = ""
         self._leader = Leader(self._engine, self._executor)
         self._switches = Switches(lambda: switch.states(self._engine), self._leader)
         #: What the agents add to what this worker tells of itself.
         self.activity: Callable[[], Mapping[str, Any]] = dict
+        #: (topic without prefix, partition) -> last sign of life, of what the agents read; None while it moves.
+        self.signs: Callable[[], Mapping[tuple[str, int], float] | None] = lambda: None
 
     async def connect(self) -> Deps:
         """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
@@ -115,6 +119,32 @@ class Parts:
         group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
         self._delay = DelayLine(self._file.kafka, group, forward, _park, deps.clock.now, died)
         self._delay.start()
+        self._watchdog = self._watch_progress(self._heart, self._delay, loop)
+
+    def _watch_progress(self, heart: Heartbeat, delay: DelayLine, loop: asyncio.AbstractEventLoop) -> Watchdog:
+        kafka, url = self._file.kafka, self._file.database.url.get_secret_value()
+        read = [promise.name for promise in PROMISES]
+        sight = Sight(
+            lags=lambda: group_lag(kafka, f"{kafka.topic_prefix}orderwatch", read),
+            database=lambda: within(ANSWER_S, lambda: reach(url)),
+            signs=lambda: self.signs(), beat_at=lambda: heart.beat_at, delay_line_at=lambda: delay.turned_at,
+            first=lambda topic, partition: first_offset(kafka, topic, partition),
+        )  # fmt: skip
+        calls = [item.limits.timeout + item.limits.connect_timeout for item in self._file.integrations]
+        stall_s = self._file.worker.stall_after
+        progress = Progress(sight, stall_s and max(stall_s, 1.5 * max(calls, default=0.0)))
+
+        def stop(error: Exception) -> None:
+            loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
+
+        watchdog = Watchdog(progress, loop, stop, self._file.worker.drain)
+        watchdog.start()
+        return watchdog
+
+    @property
+    def stuck(self) -> list[str]:
+        """What makes no progress, in words."""
+        return self._watchdog.progress.stuck if self._watchdog is not None else []
 
     async def close(self) -> None:
         """Let go of everything; after the work in flight is done."""
@@ -130,6 +160,8 @@ class Parts:
         await self.deps.emitter.close()
         self._executor.shutdown(wait=True)
         self._engine.dispose()
+        if self._watchdog is not None:
+            self._watchdog.stopped()
 
     def _asleep(self) -> list[tuple[str, int]]:
         return list(self._delay.sleeping()) if self._delay is not None else []

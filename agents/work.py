@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from agents import announce
+from agents import announce, hand
 from agents.lanes import Lane
 from agents.routes import Account, Routing
 from agents.schedule import tier_for
@@ -82,6 +82,7 @@ async def settle(
         except StoreUnavailable as error:
             if not keep:
                 raise
+            hand.alive()
             log.warning("answer held", order=state.order.order_id, error=str(error))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _HOLD_MAX_S)

@@ -33,6 +33,15 @@ def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30) ->
     )
 
 
+def reach(url: str) -> None:
+    """Ask for an answer on a connection of its own, whatever became of the others. Raises ``StoreUnavailable``."""
+    address = sa.make_url(url).set(drivername="postgresql+psycopg2")
+    engine = sa.create_engine(address, poolclass=sa.NullPool, hide_parameters=True,
+                              connect_args={"connect_timeout": 5, "application_name": "orderwatch"})  # fmt: skip
+    with answering(), engine.connect() as connection:
+        connection.execute(sa.text("select 1"))
+
+
 @contextmanager
 def answering(engine: sa.Engine | None = None) -> Iterator[None]:
     """Turn "the database did not answer" into ``StoreUnavailable``; every other error is a defect and passes.

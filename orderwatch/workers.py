@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from agents.progress import STALLED
 from db import schema
 from orderwatch.config_commands import loaded_with_checks
 from orderwatch.embedded import Broker, Postgres, announce, free_port, running, withdraw
@@ -47,7 +48,7 @@ def run(path: Path, processes: int, web_port: int, wait_s: float) -> int:
         ports = [web_port + number if web_port else free_port() for number in range(processes)]
         children = [_start(environ, number, port) for number, port in enumerate(ports)]
         asked.forward_to(children)
-        return _until_ended(children, asked)
+        return _until_ended(children, asked, lambda number: _start(environ, number, ports[number]))
 
 
 def prepare(config: Config, wait_s: float) -> None:
@@ -151,8 +152,10 @@ def _die_with_us() -> Callable[[], None] | None:
     return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _until_ended(children: list["subprocess.Popen[bytes]"], asked: _Asked) -> int:
-    """Wait for every process. One that fails is told about and not restarted: the others take its partitions over."""
+def _until_ended(children: list["subprocess.Popen[bytes]"], asked: _Asked,
+                 start: Callable[[int], "subprocess.Popen[bytes]"]) -> int:  # fmt: skip
+    """Wait for every process. One that found itself stuck is started again; one that fails otherwise is told about and
+    not restarted: the others take its partitions over."""
     failed = False
     left = dict(enumerate(children))
     while left:
@@ -160,6 +163,11 @@ def _until_ended(children: list["subprocess.Popen[bytes]"], asked: _Asked) -> in
             try:
                 status = child.wait(timeout=_PAUSE_S / len(left))
             except subprocess.TimeoutExpired:
+                continue
+            if status == STALLED and asked.signal is None:
+                warn(f"worker process {number} (pid {child.pid}) made no progress and ended itself; starting it again")
+                left[number] = children[number] = start(number)
+                asked.forward_to(children)
                 continue
             del left[number]
             wanted = asked.signal is not None and status in (0, -asked.signal, 128 + asked.signal)

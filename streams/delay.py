@@ -8,6 +8,7 @@ the broker acknowledged it. A move that happens twice is harmless: the check ste
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -56,6 +57,8 @@ class DelayLine:
         self._died = died
         self._prefix = kafka.topic_prefix
         self._stop = threading.Event()
+        #: When it last went round, also without a broker: a monotonic instant.
+        self.turned_at = time.monotonic()
         self._sleeping: dict[tuple[str, int], datetime] = {}
         self._decode = msgspec.json.Decoder(_Due).decode
         # Little is fetched ahead: a partition that sleeps drops what it had and reads it again when it wakes.
@@ -97,6 +100,7 @@ class DelayLine:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
+                self.turned_at = time.monotonic()
                 try:
                     self._turn()
                 except (KafkaException, BrokerUnavailable, EventError) as error:

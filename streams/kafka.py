@@ -233,6 +233,18 @@ def group_lag(kafka: KafkaConfig, group: str, names: Iterable[str], timeout_s: f
             for topic, partition in wanted}
 
 
+def first_offset(kafka: KafkaConfig, topic: str, partition: int, timeout_s: float = 10.0) -> int:
+    """Where a partition (topic without prefix) begins: what was before is forgotten. Blocks; ``BrokerUnavailable``."""
+    consumer = Consumer(client_settings(kafka) | {"group.id": "orderwatch-look", "enable.auto.commit": False})
+    try:
+        place = TopicPartition(kafka.topic_prefix + topic, partition)
+        return int(consumer.get_watermark_offsets(place, timeout=timeout_s)[0])
+    except KafkaException as error:
+        raise unavailable(error.args[0], topic) from None
+    finally:
+        consumer.close()
+
+
 def _ends(settings: dict[str, Any], wanted: list[tuple[str, int]], timeout_s: float) -> dict[tuple[str, int], int]:
     """End offsets as a fetch tells them: the bundled broker's answer to "latest" is the start of its last batch."""
     consumer = Consumer(settings | {"enable.partition.eof": True, "fetch.wait.max.ms": 20})

@@ -4,6 +4,7 @@ CHAOS_CLOCK_OFFSET_S: its wall clock is wrong by so much. CHAOS_SLOW_SEEK_S: Fau
 rewound the partitions, as on a busy machine. CHAOS_DISCARD_S: its flow is stopped for so many seconds in the moment in
 which its first records came, as by a rebalance that begins then. CHAOS_KILL: SIGKILL at one of ``POINTS``, the first
 time it comes there.
+CHAOS_HANG: the first order that is opened while the file of this name does not exist makes it and hangs for ever.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ POINTS = ("before open", "after open", "after lease", "before referenced", "afte
 
 _KILL = os.environ.get("CHAOS_KILL", "")
 _DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
+_HANG = os.environ.get("CHAOS_HANG", "")
 _LATE_S = float(os.environ.get("CHAOS_SLOW_SEEK_S", "0"))
 _OFFSET_S = float(os.environ.get("CHAOS_CLOCK_OFFSET_S", "0"))
 
@@ -88,6 +90,19 @@ def _kill_at_the_ledger(ledger: Any) -> None:
     ledger.Ledger.open, ledger.Ledger.apply = open_, apply
 
 
+def _hang_at_the_ledger(ledger: Any) -> None:
+    opened = ledger.Ledger.open
+
+    async def open_(self: Any, change: Any) -> Any:
+        if not os.path.exists(_HANG):
+            with open(_HANG, "w", encoding="ascii"):
+                pass
+            await asyncio.Event().wait()
+        return await opened(self, change)
+
+    ledger.Ledger.open = open_
+
+
 def _kill_at_the_broker(kafka: Any) -> None:
     sent = kafka.Emitter.send
 
@@ -129,6 +144,8 @@ if _DISCARD_S:
     sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _stop_at_the_first_records}))
 if _LATE_S:
     sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _rewind_late}))
+if _HANG:
+    sys.meta_path.insert(0, _Hook({"db.ledger": _hang_at_the_ledger}))
 if _KILL:
     assert _KILL in POINTS, _KILL
     sys.meta_path.insert(0, _Hook({"db.ledger": _kill_at_the_ledger, "streams.kafka": _kill_at_the_broker}))

@@ -1,0 +1,76 @@
+"""A handler that hangs for real: the worker notices, says where, and is started again; the order reaches its end."""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from urllib.error import HTTPError
+
+from orderwatch.embedded import Broker, free_port
+from orderwatch.leash import Leashed
+from streams.events import Created
+from tests.chaos.orders import HOOKS
+from tests.integration.conftest import Start
+from tests.system import ROOT, System, http
+from tests.waiting import wait_until
+
+PLAYER = "player-7781-planted"
+
+
+def order(order_id: str) -> Created:
+    return Created(order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier=PLAYER,
+                   created_at=datetime.now(UTC))  # fmt: skip
+
+
+def supervised(system: System, port: int) -> Leashed:
+    """``orderwatch worker``, whose worker hangs at the first order that it opens."""
+    log = system.directory / "worker-supervised.log"
+    env = {
+        **os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "PYTHONPATH": f"{HOOKS}:{ROOT}",
+        "CHAOS_HANG": str(system.directory / "hung"),
+    }  # fmt: skip
+    worker = Leashed([sys.executable, "-m", "orderwatch", "worker", "--config", str(system.config_path), "--web-port",
+                      str(port)], log=log, cwd=system.directory, env=env)  # fmt: skip
+    system.workers.append(worker)
+    return worker
+
+
+def health(port: int) -> tuple[int, list[str]]:
+    try:
+        return 200, http("GET", f"http://127.0.0.1:{port}/health/")["stuck"]
+    except HTTPError as error:
+        return error.code, json.loads(error.read())["stuck"]
+
+
+def test_a_hanging_handler_is_seen_told_and_started_again(system_of: Start, broker: Broker) -> None:
+    system = system_of(broker.address, settings={
+        "worker": {"stall_after": "4s", "drain": "1s"},
+        "dispatch": {"lease_margin": "1s"},
+    })  # fmt: skip
+    port = free_port()
+    worker = supervised(system, port)
+    system.send([order("hangs"), order("follows")])
+
+    def unhealthy() -> list[str]:
+        try:
+            status, stuck = health(port)
+        except OSError:
+            return []
+        return stuck if status == 503 else []
+
+    stuck = wait_until(unhealthy, 60)
+    assert any(line.startswith("orders.created [") and "no progress" in line for line in stuck), stuck
+
+    system.wait_for_ends(90)
+
+    log = (system.directory / "worker-supervised.log").read_text(errors="replace")
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    stacks = ["\n".join(line["stack"]) for line in lines if line.get("event") == "task"]
+    assert any("dispatch.py" in stack and "open_" in stack for stack in stacks), "the dump shows where it hung"
+    assert any(line.get("event") == "worker restarts" and line["status"] == 75 for line in lines)
+    assert "made no progress and ended itself; starting it again" in log
+    assert PLAYER not in log
+    wait_until(lambda: health(port) == (200, []), 30)
+    verdict = system.books()
+    assert verdict.agree, verdict.differences
+    worker.stop()
