@@ -93,7 +93,8 @@ async def _at(config: Config, routing: Routing, name: str, facts: OrderFacts) ->
     assert item is not None
     row, mapping = found[0], config.mapping(facts.tenant_id, facts.package_id, name)
     assert mapping is not None
-    cost = "not known" if row.expected_cost is None else f"{row.expected_cost} {item.currency or ''}".strip()
+    currency = item.currency or routing.accounts[name].adapter.currency
+    cost = "not known" if row.expected_cost is None else f"{row.expected_cost} {currency}"
     return [
         Step("integration", True, "", name, {"provider": item.provider}),
         Step("enabled", True, "", name),

@@ -129,10 +129,10 @@ def _created(
     if isinstance(found, Waiting):
         return Verdict(**of, word="new", says=f"{name} is accepted as a new order, and waits: {found.message}")
     where = found[0].integration_id
-    item = routing.config.integration(where)
+    account, item = routing.accounts[where], routing.config.integration(where)
     costs = [row.expected_cost for row in found]
     total = None if None in costs else sum((amount for amount in costs if amount is not None), Decimal(0))
-    currency = item.currency if item is not None else None
+    currency = (item.currency if item is not None else None) or account.adapter.currency
     price = f"{total} {currency}" if total is not None else "not known"
     says = f"{name} is accepted as a new order and bought at {where}; expected cost {price}"
     return Verdict(**of, word="new", says=says, integration_id=where, cost=total, currency=currency)

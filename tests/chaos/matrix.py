@@ -86,6 +86,8 @@ ROWS: tuple[Row, ...] = (
         _LATE + "test_what_is_asked_for_while_an_attempt_is_live_buys_nothing_more",
         "contract/test_ledger.py::test_a_live_attempt_of_any_state_bars_the_next",
         "unit/test_acts.py::test_a_person_may_not_end_an_order_over_a_live_attempt",
+        "contract/test_operator.py::test_what_is_being_sent_is_neither_cancelled_nor_sent_elsewhere",
+        "contract/test_operator.py::test_different_commands_at_once_leave_one_live_attempt",
     )),
     Row(15, "PostgreSQL down or failed over", (
         _OUTAGES + "test_without_postgresql_nothing_is_sent_and_everything_goes_on_when_it_is_back",
