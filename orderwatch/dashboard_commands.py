@@ -1,16 +1,18 @@
 """``orderwatch dashboard``: the pages and the HTTP API."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orderwatch.terminal import CONFIG, ConfigPath, say
+from orderwatch.terminal import CONFIG, AsJson, ConfigPath, say, say_json
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the root app."""
     app.command("dashboard")(dashboard)
+    app.command("openapi")(openapi)
 
 
 def dashboard(
@@ -44,3 +46,25 @@ def dashboard(
         say(f"dashboard at {address(where[0], listening)}")
         sys.stdout.flush()
         server.run([listening])
+
+
+def openapi(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file, not to stdout.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the OpenAPI 3.1 document of the HTTP API. Needs no server."""
+    from pydantic import SecretStr
+
+    from streams.config import Config, DatabaseConfig, KafkaConfig
+    from web.app import create
+    from web.description import document, text
+    from web.parts import gather
+
+    nowhere = Config(kafka=KafkaConfig(bootstrap_servers="127.0.0.1:1"), database=DatabaseConfig(url=SecretStr("postgresql://")))
+    made = document(create(gather(nowhere, None, {})))
+    if output is not None:
+        output.write_text(text(made), encoding="utf-8")
+    elif as_json:
+        say_json(made)
+    else:
+        say(text(made).rstrip())

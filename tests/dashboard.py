@@ -37,7 +37,7 @@ class Answer:
         return self.body.decode()
 
     def document(self) -> Any:
-        assert self.headers["content-type"].split(";")[0] in ("application/json", "application/problem+json"), self.text
+        assert self.headers["content-type"].split(";")[0].endswith("json"), self.text
         return json.loads(self.body)
 
 

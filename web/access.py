@@ -149,9 +149,9 @@ class CookieCsrf(CSRFMiddleware):
             await super().__call__(scope, receive, send)
 
 
-def admit(connection: _Connection, handler: BaseRouteHandler) -> None:
+async def admit(connection: _Connection, handler: BaseRouteHandler) -> None:
     """The guard of every route. Raises 401 without a token, 403 for a scope or a tenant that it has not."""
-    needs = handler.opt["needs"]
+    needs = PUBLIC if connection.scope.get("method") == "OPTIONS" else handler.opt["needs"]
     if needs == PUBLIC:
         return
     who: Principal | None = connection.scope.get("user")

@@ -18,12 +18,20 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _ID = r"^[A-Za-z0-9._:-]{1,64}$"
 #: JSON can say a NUL character, PostgreSQL and Kafka's readers cannot hold one.
-_PLAIN = r"^[^\u0000]*$"
+PLAIN = r"^[^\u0000]*$"
 
 Id = Annotated[str, msgspec.Meta(pattern=_ID, description="1-64 of [A-Za-z0-9._:-]")]
-Words = Annotated[str, msgspec.Meta(max_length=4000, pattern=_PLAIN)]
+WORDS_LENGTH = 4000
+
+Words = Annotated[str, msgspec.Meta(max_length=WORDS_LENGTH, pattern=PLAIN)]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+                                     description="why, in words; kept for ever")]  # fmt: skip
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,10})?$", description="a decimal, like 12.50")]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}$", description="ISO currency")]
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request: a field that is not known here is a mistake of the caller, and is named."""
+
 
 InPath = Annotated[str, PathParameter(pattern=_ID, description="1-64 of [A-Za-z0-9._:-]")]
 OfTenant = Annotated[
@@ -40,7 +48,6 @@ _WORDS = {
     403: "the token has not the scope, or is of another tenant",
     404: "there is no such thing, or not for this token",
     409: "it contradicts what is there already",
-    422: "the same key stands for another request",
     429: "too many requests of this token",
     503: "database or broker do not answer; nothing was done",
 }

@@ -1,30 +1,25 @@
 """The dashboard and its HTTP API as one application: what every request goes through, and what starts with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 from litestar.stores.memory import MemoryStore
 from litestar.template.config import TemplateConfig
-from litestar.types import ControllerRouterHandler, Message, Scope
+from litestar.types import BeforeMessageSendHookHandler, ControllerRouterHandler, Message, Scope
 
 from db import submissions
 from streams.errors import StoreUnavailable
@@ -32,6 +27,7 @@ from web import (
     access,
     board,
     commands,
+    description,
     hooks,
     ingest,
     listening,
@@ -68,7 +64,7 @@ HEADERS = {
 def create(parts: Parts) -> Litestar:
     """The application. Raises ``ImproperlyConfiguredException`` for a route that does not say what it needs."""
     web = parts.config.web
-    counts = MemoryStore()
+    counts, allowed = MemoryStore(), dict[str, str]()
     app = Litestar(
         route_handlers=[*_routes(), create_static_files_router(
             "/static", [HERE / "static"], opt={"needs": PUBLIC, "unlimited": True}, name="static"
@@ -86,13 +82,16 @@ def create(parts: Parts) -> Litestar:
         ],
         stores={"counts": counts},
         exception_handlers={Exception: problems.answer},
-        before_send=[_headers(https=web.https)],
+        before_send=[_headers(allowed, https=web.https)],
         template_config=TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment())),
-        openapi_config=_openapi(),
+        openapi_config=description.settings(),
         request_max_body_size=MOST_BODY_BYTES,
         lifespan=[lambda _: _running(parts, counts)],
         logging_config=None,
     )  # fmt: skip
+    allowed |= {
+        route.path_format: ", ".join(sorted(route.methods)) for route in app.routes if isinstance(route, HTTPRoute)
+    }
     for path, handler in handlers(app):
         if "needs" not in handler.opt:
             raise ImproperlyConfiguredException(f"{path} ({handler}) does not say what it needs")
@@ -122,21 +121,8 @@ def environment() -> Environment:
     return made
 
 
-def _openapi() -> OpenAPIConfig:
-    return OpenAPIConfig(
-        title="Orderwatch", version=version("orderwatch"),
-        operation_id_creator=lambda handler, method, path: handler.handler_name,
-        description="Orders, what they wait for, and what a person may do about it. docs/http-api.md has examples.",
-        openapi_router=Router("/api/openapi.json", route_handlers=[], opt={"needs": PUBLIC}, include_in_schema=False),
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        components=Components(security_schemes={
-            "token": SecurityScheme(type="http", scheme="bearer", description="of `orderwatch token create`")
-        }),
-        security=[{"token": []}],
-    )  # fmt: skip
-
-
-def _headers(*, https: bool) -> Any:
+def _headers(allowed: Mapping[str, str], *, https: bool) -> BeforeMessageSendHookHandler:
+    """``allowed``: path -> its methods, which Litestar itself forgets where two handlers have one path."""
     made = HEADERS | ({"strict-transport-security": "max-age=31536000"} if https else {})
 
     async def add(message: Message, scope: Scope) -> None:
@@ -146,6 +132,8 @@ def _headers(*, https: bool) -> Any:
                 headers.setdefault(name, value)
             if not scope["path"].startswith("/static/"):
                 headers.setdefault("cache-control", "no-store")
+            if scope.get("method") == "OPTIONS" and "allow" in headers:
+                headers["allow"] = allowed[str(scope.get("path_template"))]
 
     return add
 

@@ -5,17 +5,18 @@ from typing import Annotated, Any
 import msgspec
 from litestar.params import JSONBody, QueryParameter
 
-from db import board, operator, workers
+from db import board, operator, switch, workers
 from db.board import AttentionRow, Group, IntegrationRow, Overview, Page, RouteRow
 from db.workers import Lane
 from streams.order import AttentionCode
 from web.access import Principal, Who
-from web.api import After, Id, Limit, OfTenant, act, page, read
+from web.api import PLAIN, After, Id, InPath, Limit, OfTenant, Reason, Strict, absent, act, page, read
 from web.parts import Inside, Parts
 
 #: Attentions acknowledged by one request.
 MOST_AT_ONCE = 1000
 
+AttentionId = Annotated[str, msgspec.Meta(max_length=200, pattern=PLAIN)]
 Code = Annotated[AttentionCode | None, QueryParameter(name="code", description="only with this code")]
 
 
@@ -33,10 +34,10 @@ class IntegrationWithLane(msgspec.Struct, frozen=True):
     lane: Lane | None
 
 
-class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Acknowledge(Strict, frozen=True):
     """Which attentions a person has seen: those with these ids, or all with one code (of one tenant, if given)."""
 
-    ids: Annotated[list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=MOST_AT_ONCE)] = []
+    ids: Annotated[list[AttentionId], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)
     code: AttentionCode | None = None
     tenant_id: Id | None = None
 
@@ -46,6 +47,21 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
     ids: list[str]
     more: bool
+
+
+class Switch(Strict, frozen=True):
+    """How an integration shall stand, and why; kept for ever."""
+
+    enabled: bool
+    reason: Reason
+
+
+class Switched(msgspec.Struct, frozen=True):
+    """How it stands now; not ``changed`` when it stood like that already."""
+
+    integration_id: str
+    enabled: bool
+    changed: bool
 
 
 @read("/api/overview", summary="The numbers of this moment")
@@ -95,11 +111,22 @@ async def list_integrations(parts: Inside, who: Who, tenant_: OfTenant = None) -
     return [IntegrationWithLane(row, lanes.get(row.integration_id)) for row in rows]
 
 
+@act("/api/integrations/{integration:str}/switch", needs="admin", errors=(404,), status_code=200,
+     summary="No new sends there, within a second, or again; what is open is followed in any case")  # fmt: skip
+async def switch_integration(parts: Inside, who: Who, integration: InPath, data: JSONBody[Switch]) -> Switched:
+    mine = await parts.ask(board.integrations, parts.engine, who.tenant_id)
+    if integration not in {row.integration_id for row in mine}:
+        raise absent(f"integration {integration}")
+    changed = await parts.ask(switch.set_enabled, parts.engine, integration, data.enabled, who.name, data.reason)
+    return Switched(integration, data.enabled, changed)
+
+
 @read("/api/routes", summary="How orders of each package travel")
 async def list_routes(parts: Inside, who: Who, tenant_: OfTenant = None) -> list[RouteRow]:
     return await parts.ask(board.routes, parts.engine, who.tenant(tenant_))
 
 
 routes: list[Any] = [
-    get_overview, list_attention, group_attention, acknowledge_attention, list_integrations, list_routes,
+    get_overview, list_attention, group_attention, acknowledge_attention, list_integrations, switch_integration,
+    list_routes,
 ]

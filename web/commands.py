@@ -17,7 +17,7 @@ from streams.events import Command
 from streams.kafka import message
 from streams.order import CommandAction
 from web.access import Who
-from web.api import Id, InPath, Words, absent, act, read
+from web.api import Id, InPath, Reason, Strict, Words, absent, act, read
 from web.parts import Inside
 from web.problems import Refused
 
@@ -25,11 +25,8 @@ from web.problems import Refused
 WAIT_S = 5.0
 _POLL_S = 0.1
 
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
-                                     description="why, in words; kept for ever")]  # fmt: skip
 
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Asked(Strict, frozen=True, kw_only=True):
     """An act on an order. ``attempt`` 0 is the order itself; ``outcome`` goes with resolve, ``integration_id`` with
     send_to. The same ``command_id`` is carried out once; left out, one is made."""
 

@@ -12,7 +12,7 @@ from streams import events
 from streams.clients import order_record
 from streams.events import Created
 from web.access import Who
-from web.api import Currency, Id, Money, Words, act
+from web.api import Currency, Id, Money, Strict, Words, act
 from web.parts import Inside
 from web.problems import Refused
 
@@ -24,14 +24,14 @@ Key = Annotated[str, HeaderParameter(
 )]  # fmt: skip
 
 
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Price(Strict, frozen=True):
     """What the customer paid."""
 
     amount: Money
     currency: Currency
 
 
-class NewOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class NewOrder(Strict, frozen=True, kw_only=True, omit_defaults=True):
     """An order as the shop places it. ``created_at`` is the instant of the request when it is left out."""
 
     tenant_id: Id
@@ -55,7 +55,7 @@ class Placed(msgspec.Struct, frozen=True):
     href: str
 
 
-@act("/api/orders", needs="orders:write", errors=(409, 422), status_code=202, summary="Place an order")
+@act("/api/orders", needs="orders:write", errors=(409,), status_code=202, summary="Place an order")
 async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Key) -> Placed:
     who.tenant(data.tenant_id)
     digest = hashlib.sha256(msgspec.json.encode(data, order="sorted")).hexdigest()
@@ -64,7 +64,7 @@ async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Ke
         submissions.begin, parts.engine, who.owner, key, digest, data.tenant_id, data.order_id
     )
     if not submission.same:
-        raise Refused(422, "this Idempotency-Key stands for another order", **{
+        raise Refused(409, "this Idempotency-Key stands for another order", **{
             "Idempotency-Key": "expected a new one for every order"
         })  # fmt: skip
     created = _created(data, submission.said_at)

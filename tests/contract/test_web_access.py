@@ -169,6 +169,12 @@ def test_every_answer_has_strict_headers(site: Dashboard) -> None:
         assert path.startswith("/static/") or headers["cache-control"] == "no-store"
 
 
+def test_a_path_tells_which_methods_it_has(site: Dashboard) -> None:
+    answer = site.ask("OPTIONS", "/api/orders")
+    assert (answer.status, answer.headers["allow"]) == (204, "GET, OPTIONS, POST")
+    assert site.ask("DELETE", "/api/orders", token=site.token()).status == 405
+
+
 def test_no_page_has_an_inline_script_or_style(site: Dashboard) -> None:
     _, jar = log_in(site, site.token())
     for path in ("/", "/login", "/nowhere"):

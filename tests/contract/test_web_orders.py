@@ -62,7 +62,7 @@ def test_the_same_key_with_another_body_is_refused(site: Dashboard) -> None:
     token = site.token("orders:write", tenant="demo")
     assert place(site, "k-3", token, order_id="one").status == 202
     other = place(site, "k-3", token, order_id="two")
-    assert other.status == 422
+    assert other.status == 409
     assert other.document()["errors"][0]["field"] == "Idempotency-Key"
     assert placed(site, "two") == []
 

@@ -35,6 +35,7 @@ FILLED = {
 BODIES: dict[str, Any] = {
     "/api/orders": {"tenant_id": "kral", "order_id": f"{MARK}-new", "package_id": "p", "user_identifier": "u"},
     "/api/orders/{tenant}/{order}/commands": {"action": "check", "reason": "curious"},
+    "/api/integrations/{integration}/switch": {"enabled": False, "reason": "curious"},
     "/api/attention/ack": {"ids": [f"{MARK}-attention"], "code": "expired"},
 }
 NEVER_ENDS = "/api/live"

@@ -1,0 +1,81 @@
+"""The API does what its own description says, for whatever Schemathesis makes up; and the description is published."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+import sqlalchemy as sa
+import yaml
+from schemathesis import AuthContext, Case
+
+from db import models as m
+from tests.contract.ledger_rows import BORN, put, put_attempt, put_order
+from tests.dashboard import Dashboard, settings
+from web import commands
+from web.app import create
+from web.description import document
+from web.parts import gather
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+DESCRIPTION = document(create(gather(settings("postgresql://nobody@127.0.0.1:1/none"), None, {})))
+
+
+def without_places(described: dict[str, Any]) -> dict[str, Any]:
+    """No description can say which text is a place in a list: only an answer gives one, and other tests use it."""
+    made = copy.deepcopy(described)
+    for path in made["paths"].values():
+        for operation in path.values():
+            operation["parameters"] = [item for item in operation.get("parameters", []) if item["name"] != "after"]
+    return made
+
+
+#: A stream does not end; it has tests of its own.
+API = schemathesis.openapi.from_dict(without_places(DESCRIPTION)).exclude(path="/api/live")
+
+
+@API.auth()
+class Token:
+    """Of all tenants and scopes."""
+
+    text = ""
+
+    def get(self, case: Case, context: AuthContext) -> str:
+        return Token.text
+
+    def set(self, case: Case, data: str, context: AuthContext) -> None:
+        case.headers["authorization"] = f"Bearer {data}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def filled(running_site: Dashboard) -> Iterator[None]:
+    """An order that can be found by guessing short words; no command is waited for, as no worker runs."""
+    with running_site.engine.begin() as connection:
+        connection.execute(sa.text(f"truncate {', '.join(table.name for table in m.metadata.sorted_tables)}"))
+    put_order(running_site.engine, "0", "0", lines=1, attempts=1)
+    put_attempt(running_site.engine, "unknown", "0", "0")
+    put(running_site.engine, m.order_events, tenant_id="0", order_id="0", step="accepted", actor="dispatch", details={})
+    put(running_site.engine, m.attention, id="0", tenant_id="0", order_id="0", code="expired", message="m", since=BORN)
+    Token.text = running_site.token()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(commands, "WAIT_S", 0.0)
+        yield
+
+
+@API.parametrize()
+@hypothesis.settings(max_examples=20, deadline=None, derandomize=True, database=None)
+def test_the_api_does_what_it_says(case: Case, running_site: Dashboard) -> None:
+    case.call_and_validate(base_url=running_site.url, timeout=20)
+
+
+def test_the_description_is_the_one_that_is_published() -> None:
+    """`orderwatch openapi -o docs/openapi.yaml` writes it."""
+    assert yaml.safe_load(PUBLISHED.read_text("utf-8")) == DESCRIPTION
+
+
+def test_the_description_is_served(running_site: Dashboard) -> None:
+    assert running_site.get("/api/openapi.json").document() == DESCRIPTION
+    assert DESCRIPTION["openapi"].startswith("3.1")
