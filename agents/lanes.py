@@ -242,7 +242,9 @@ class Lane:
         self._count(not failed, tripped=any(answer.tripped for answer in answers), error=answers[0].message)
 
     def observe(self, answer: PlacedAnswer) -> None:
-        """Let the breaker see how a placement went."""
+        """Let the breaker see how a placement went; one that came too late here tells nothing about the provider."""
+        if "late" in answer.flags:
+            return
         bad = answer.kind in (Placed.NOT_SENT, Placed.AMBIGUOUS)
         self._count(not bad, tripped=answer.tripped, error=answer.message)
         if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED, Placed.REJECTED):

@@ -44,6 +44,10 @@ class NotSent(ProviderError):
     """Proof that no byte of the request left us: it may be placed again."""
 
 
+class LeaseOver(NotSent):
+    """The lease ended before the request could leave: our own delay, which says nothing about the provider."""
+
+
 class OutcomeUnknown(ProviderError):
     """The request may have left and no readable answer came. Never place again; look it up."""
 

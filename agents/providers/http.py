@@ -21,7 +21,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from agents.providers.base import MAX_BODY, Reply
-from streams.errors import NotSent, OutcomeUnknown, ProviderError
+from streams.errors import LeaseOver, NotSent, OutcomeUnknown, ProviderError
 
 #: Seconds an idle connection is kept: below the five after which Apache closes one, because a request that meets a
 #: closing connection has an unknown outcome.
@@ -92,7 +92,7 @@ class _LeasedRequest(ClientRequest):
     async def send(self, conn: Connection) -> ClientResponse:
         deadline = _not_after.get()
         if deadline is not None and instant_s() > deadline:
-            raise NotSent("the lease of the attempt ended before the request left")
+            raise LeaseOver("the lease of the attempt ended before the request left")
         return await super().send(conn)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agents.providers.base import OrderFacts, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer, fill
-from streams.errors import InvalidOrder, NotSent, ProviderError
+from streams.errors import InvalidOrder, LeaseOver, NotSent, ProviderError
 
 #: Wire keys that begin with this are ours and are never sent.
 OURS = "_"
@@ -67,7 +67,7 @@ def missing(wire: Mapping[str, str], names: Iterable[str]) -> PlacedAnswer | Non
 def unsent_or_unknown(error: ProviderError) -> PlacedAnswer:
     """A placement that brought no answer."""
     kind = Placed.NOT_SENT if isinstance(error, NotSent) else Placed.AMBIGUOUS
-    return PlacedAnswer(kind, message=str(error), flags=("network",))
+    return PlacedAnswer(kind, message=str(error), flags=("late",) if isinstance(error, LeaseOver) else ("network",))
 
 
 def unanswered(error: ProviderError) -> StatusAnswer:
