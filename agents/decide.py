@@ -8,7 +8,7 @@ after the order moved: it then decides on what it finds.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -224,13 +224,26 @@ class Draft:
 # -- before the send ------------------------------------------------------------------------------------------------
 
 
-def opened(order: Order, routing: Routing, found: list[Attempt] | Waiting, now: datetime) -> Change:
-    """A new order: written down together with its first attempts, or with the reason why it waits."""
+class Lease(NamedTuple):
+    """Who takes an attempt to send it, and for how many seconds."""
+
+    token: str
+    for_s: float
+
+
+def opened(order: Order, routing: Routing, found: list[Attempt] | Waiting, now: datetime, lease: Lease | None = None
+           ) -> Change:  # fmt: skip
+    """A new order: written down together with its first attempts, or with the reason why it waits.
+
+    With ``lease`` the first attempt is ``sending`` from the start: its request may leave after this commit.
+    """
     draft = Draft(OrderState(order, []), routing, now, "dispatch")
     draft.step("accepted", package=order.request["package_id"], quantity=order.request.get("quantity", 1),
                tenant=order.tenant_id)  # fmt: skip
     _route(draft, found)
-    return draft.change(StatusReason.ROUTING)
+    if lease is None or isinstance(found, Waiting):
+        return draft.change(StatusReason.ROUTING)
+    return _leased(draft, found[0].attempt, lease)
 
 
 def rerouted(state: OrderState, routing: Routing, found: list[Attempt] | Waiting, now: datetime) -> Change:
@@ -249,28 +262,30 @@ def _route(draft: Draft, found: list[Attempt] | Waiting) -> None:
     draft.add(found)
 
 
-def sending(state: OrderState, number: int, routing: Routing, now: datetime, token: str, lease_s: float
-            ) -> Change | None:  # fmt: skip
+def sending(state: OrderState, number: int, routing: Routing, now: datetime, lease: Lease) -> Change | None:
     """Take the lease: after this commit, and only then, the request may leave. None when it must not."""
     row = state.attempt(number)
     if row is None or closed(state.order):
         return None
-    repeat = row.state is S.UNKNOWN
-    if row.state is not S.INTENT and not (repeat and may_repeat(routing, row, now)):
+    if row.state is not S.INTENT and not (row.state is S.UNKNOWN and may_repeat(routing, row, now)):
         return None
-    draft = Draft(state, routing, now, "dispatch")
+    return _leased(Draft(state, routing, now, "dispatch"), number, lease)
+
+
+def _leased(draft: Draft, number: int, lease: Lease) -> Change:
+    row = draft[number]
     evidence = {key: value for key, value in row.evidence.items() if key not in ("repeat", "repeated", "lane")}
-    if repeat:
+    if row.state is S.UNKNOWN:
         evidence |= {"repeated": True, "unproven": not row.evidence.get("repeat")}
     if row.sends:
-        evidence["sent_again_at"] = now.isoformat()
+        evidence["sent_again_at"] = draft.now.isoformat()
     draft.move(
-        number, S.SENDING, lease_token=token, sends=row.sends + 1, sent_at=row.sent_at or now, evidence=evidence,
-        check_number=row.check_number + 1, absent_answers=0, absent_since=None,
+        number, S.SENDING, lease_token=lease.token, sends=row.sends + 1, sent_at=row.sent_at or draft.now,
+        evidence=evidence, check_number=row.check_number + 1, absent_answers=0, absent_since=None,
     )  # fmt: skip
     draft.step("sending", number, integration=row.integration_id, reference=row.reference, send=row.sends + 1,
-               lease_s=lease_s)  # fmt: skip
-    return draft.change(StatusReason.ROUTING, lease=(number, lease_s))
+               lease_s=lease.for_s)  # fmt: skip
+    return draft.change(StatusReason.ROUTING, lease=(number, lease.for_s))
 
 
 def busy(state: OrderState, number: int, routing: Routing, now: datetime, delay_s: float, why: str,

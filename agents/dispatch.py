@@ -1,21 +1,24 @@
 """Places accepted orders, each attempt at most once.
 
 The old system placed an order in fifteen steps inside one request. Here a new order is one commit (accepted, routed,
-intent), a send is a second one (the lease), the answer a third; each leaves its row in the order's timeline.
+intent, and the lease of its first send where the lane is free), a later send is one of its own (its lease), the answer
+another; each leaves its rows in the order's timeline.
 """
 
+import itertools
 import secrets
 from datetime import timedelta
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from agents import decide
 from agents.guard import Delivery
-from agents.lanes import Busy
+from agents.lanes import Busy, Lane
 from agents.providers.base import PlacedAnswer
 from agents.providers.http import instant_s, sending_until
-from agents.routes import Waiting, facts_of, facts_of_event
+from agents.routes import Account, Waiting, facts_of, facts_of_event
 from agents.schedule import tier_for
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
@@ -28,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 #: How long an attempt for an integration that is off sleeps: a million of them must not keep the ledger busy.
 _SWITCHED_OFF_S = 60.0
+
+#: Tokens of leases: of this process, whatever its name, and counted.
+_PROCESS = secrets.token_hex(8)
+_leases = itertools.count(1)
 
 
 async def created(deps: Deps, delivery: Delivery) -> None:
@@ -43,16 +50,40 @@ async def created(deps: Deps, delivery: Delivery) -> None:
         deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
     )
     found = deps.routing.first(facts_of_event(event))
-    stored = await deps.ledger.open(decide.opened(order, deps.routing, found, now))
-    if stored is not None:
-        state = OrderState(stored.order, stored.attempts)
-        await tell(deps, OrderState(order, []), state)
+    if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.free:
+        state = await _open_and_send(deps, order, found, sender)
     else:
+        state = await _open(deps, order, found)
+    if state is None:
         state = await require(deps, order.key)
         if state.order.fingerprint != order.fingerprint:
             return await _clash(deps, event, state)
         await tell_again(deps, state)
     await place_due(deps, state)
+
+
+async def _open(deps: Deps, order: Order, found: list[Attempt] | Waiting) -> OrderState | None:
+    """Write a new order down and tell it; None when it is known already."""
+    stored = await deps.ledger.open(decide.opened(order, deps.routing, found, deps.clock.now()))
+    if stored is None:
+        return None
+    state = OrderState(stored.order, stored.attempts)
+    await tell(deps, OrderState(order, []), state)
+    return state
+
+
+async def _open_and_send(deps: Deps, order: Order, found: list[Attempt], sender: "_Sender"
+                         ) -> OrderState | None:  # fmt: skip
+    """As ``_open``, and place the first attempt with the lease that came with the same commit."""
+    async with sender.lane.slot():
+        lease, not_after = _lease(deps, sender)
+        change = decide.opened(order, deps.routing, found, deps.clock.now(), lease)
+        stored = await deps.ledger.open(change)
+        if stored is None:
+            return None
+        leased = OrderState(stored.order, stored.attempts)
+        answer = await _request(sender, leased.attempts[0], not_after)
+    return await _answered(deps, OrderState(order, []), leased, leased.attempts[0], lease, answer, sender)
 
 
 async def _clash(deps: Deps, event: Created, state: OrderState) -> None:
@@ -109,37 +140,66 @@ async def place_due(deps: Deps, state: OrderState) -> OrderState:
         state = await place(deps, state, row)
 
 
+class _Sender(NamedTuple):
+    account: Account
+    lane: Lane
+
+
+def _sender(deps: Deps, row: Attempt) -> _Sender | None:
+    """Who sends an attempt; None while its integration is switched off or gone."""
+    account, lane = deps.account(row), deps.lanes.get(row.integration_id)
+    return None if account is None or lane is None or not account.enabled else _Sender(account, lane)
+
+
+def _lease(deps: Deps, sender: _Sender) -> tuple[decide.Lease, float]:
+    """A lease of our own from now on, and the instant until which its request may leave."""
+    account = sender.account
+    lease = decide.Lease(f"{deps.name}:{_PROCESS}:{next(_leases):x}", account.lease_s)
+    return lease, instant_s() + account.lease_s - account.call_s
+
+
 async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
     """Send one attempt: lease, request, answer. A busy lane sends it to a tier instead."""
-    account, lane = deps.account(row), deps.lanes.get(row.integration_id)
-    if account is None or lane is None or not account.enabled:
-        return await _switched_off(deps, state, row)
     number = row.attempt
-    token = f"{deps.name}:{secrets.token_hex(8)}"
+    sender = _sender(deps, row)
+    if sender is None:
+        return await _switched_off(deps, state, row)
     try:
-        async with lane.slot():
-            if (now_so := deps.account(row)) is None or not now_so.enabled:
+        async with sender.lane.slot():
+            if _sender(deps, row) is None:
                 return await _switched_off(deps, state, row)  # while this waited for its turn
-            not_after = instant_s() + account.lease_s - account.call_s
+            lease, not_after = _lease(deps, sender)
             leased = await settle(
-                deps, state,
-                lambda s: decide.sending(s, number, deps.routing, deps.clock.now(), token, account.lease_s),
-            )  # fmt: skip
+                deps, state, lambda s: decide.sending(s, number, deps.routing, deps.clock.now(), lease)
+            )
             mine = leased.attempt(number)
-            if mine is None or mine.lease_token != token:
+            if mine is None or mine.lease_token != lease.token:
                 return leased  # somebody else was faster; the answer is theirs
-            with sending_until(not_after):
-                answer = await lane.place(mine.reference, mine.wire)
+            answer = await _request(sender, mine, not_after)
     except Busy as busy:
         return await put_off(deps, state, number, busy.why, after_s=busy.after_s)
-    log.info("placed", order=state.order.order_id, attempt=number, integration=row.integration_id,
+    return await _answered(deps, state, leased, mine, lease, answer, sender)
+
+
+async def _request(sender: _Sender, row: Attempt, not_after: float) -> PlacedAnswer:
+    with sending_until(not_after):
+        return await sender.lane.place(row.reference, row.wire)
+
+
+async def _answered(
+    deps: Deps, before: OrderState, leased: OrderState, row: Attempt, lease: decide.Lease, answer: PlacedAnswer,
+    sender: _Sender,
+) -> OrderState:  # fmt: skip
+    """Write down what a placement brought, and tell what is new since ``before``."""
+    log.info("placed", order=leased.order.order_id, attempt=row.attempt, integration=row.integration_id,
              outcome=answer.kind.value)  # fmt: skip
+    schedule = sender.account.schedule
     after = await settle(
         deps, leased,
-        lambda s: decide.placed(s, number, token, answer, deps.routing, account.schedule, deps.clock.now()),
+        lambda s: decide.placed(s, row.attempt, lease.token, answer, deps.routing, schedule, deps.clock.now()),
         keep=True,
     )  # fmt: skip
-    await tell(deps, state, after)
+    await tell(deps, before, after)
     await _watch_balance(deps, row.integration_id, answer)
     return after
 

@@ -154,6 +154,11 @@ class Lane:
         self.observe(answer)
         return answer
 
+    @property
+    def free(self) -> bool:
+        """True when ``slot`` would give a place at once."""
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.free(self._scale())
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
@@ -380,11 +385,19 @@ class _Budget:
         burst = max(1.0, rate / 10)
         return AsyncLimiter(burst, burst / rate)
 
-    @asynccontextmanager
-    async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
+    def free(self, scale: float) -> bool:
+        """True when nobody waits, and the next one need not."""
+        self._set_scale(scale)
+        return not self.waiting and not self._slots.locked() and self._limiter.has_capacity()
+
+    def _set_scale(self, scale: float) -> None:
         if scale != self._scale:
             self._scale = scale
             self._limiter = self._new_limiter()
+
+    @asynccontextmanager
+    async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
+        self._set_scale(scale)
         if not wait and self.waiting >= self.room:
             raise Busy("too many requests are waiting for this integration", self.reserve())
         self.waiting += 1

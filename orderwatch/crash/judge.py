@@ -45,7 +45,7 @@ class Judge:
     def _attempt(self, name: str, old: Attempt | None, row: Attempt) -> None:
         what = f"{name}/{row.attempt}"
         if old is None:
-            if row.state is not S.INTENT:
+            if row.state is not S.INTENT and not (row.state is S.SENDING and row.lease_until is not None):
                 self._no(f"{what}: born {row.state}")
             return
         if any(getattr(old, field) != getattr(row, field) for field in _FIXED):

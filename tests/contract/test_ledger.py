@@ -55,7 +55,7 @@ async def loaded(store: Store, order_id: str = "o") -> OrderState:
 
 
 def sending(state: OrderState, token: str = "me", lease_s: float = 30.0, number: int = 1) -> Change:
-    change = decide.sending(state, number, ROUTING, state.order.accepted_at, token, lease_s)
+    change = decide.sending(state, number, ROUTING, state.order.accepted_at, decide.Lease(token, lease_s))
     assert change is not None
     return change
 

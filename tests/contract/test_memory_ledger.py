@@ -63,7 +63,7 @@ async def loaded(sides: Sides, order_id: str = "o") -> OrderState:
 
 async def leased(sides: Sides, order_id: str = "o", lease_s: float = 30.0) -> OrderState:
     state = await opened(sides, order_id)
-    change = decide.sending(state, 1, ROUTING, NOW, "me", lease_s)
+    change = decide.sending(state, 1, ROUTING, NOW, decide.Lease("me", lease_s))
     assert change is not None and await sides.ledger.apply(change) is not None
     return await loaded(sides, order_id)
 
@@ -98,7 +98,7 @@ async def test_a_decision_on_an_old_revision_writes_nothing(sides: Sides) -> Non
 
 async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
     state = await opened(sides)
-    change = decide.sending(state, 1, ROUTING, NOW, "me", 30.0)
+    change = decide.sending(state, 1, ROUTING, NOW, decide.Lease("me", 30.0))
     assert change is not None
     stored = await sides.ledger.apply(change)
     after = await loaded(sides)
@@ -296,7 +296,8 @@ def decisions(state: OrderState, draw: random.Random, at: Any, way: Any) -> Chan
     answer = PlacedAnswer(draw.choice(list(Placed)), external_id="x", reason=draw.choice(list(Refusal)))
     match draw.randrange(7):
         case 0 | 1:
-            return decide.sending(state, row.attempt, way, at, f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
+            lease = decide.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
+            return decide.sending(state, row.attempt, way, at, lease)
         case 2 | 3:
             token = row.lease_token or "none"
             return decide.placed(state, row.attempt, token, answer, way, SCHEDULE, at)

@@ -27,7 +27,7 @@ def opened(quantity: int = 1) -> OrderState:
 
 
 def sent(state: OrderState, number: int = 1) -> OrderState:
-    change = decide.sending(state, number, ROUTING, NOW, "me", 35.0)
+    change = decide.sending(state, number, ROUTING, NOW, decide.Lease("me", 35.0))
     assert change is not None
     for row in change.attempts:
         row.lease_until = row.next_check_at = NOW + timedelta(seconds=35)

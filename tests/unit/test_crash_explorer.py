@@ -46,7 +46,7 @@ def assert_right(report: Report) -> None:
 def test_an_order_survives_a_kill_at_every_point(kind: str) -> None:
     report = explore(runs(SUBJECTS[kind], named(*WHOLE), QUICK, [KILL]))
     assert_right(report)
-    assert report.acts["kill"] == report.points > 130
+    assert report.acts["kill"] == report.points > 120
 
 
 @pytest.mark.parametrize("life", BY_HAND)
@@ -202,7 +202,7 @@ Away = Callable[[pytest.MonkeyPatch], None]
 LONG = Act("freeze", 1000.0)
 #: What is taken away -> where it shows: provider, life, fault, disturbance, and what the judge says.
 TAKEN_AWAY: dict[Away, tuple[str, str, str, Act | None, str]] = {
-    without_revisions: ("look-up", "one order", "none", NAP, "bought 2 times"),
+    without_revisions: ("look-up", "busy lane", "none", NAP, "bought 2 times"),
     without_leases: ("look-up", "asked in flight", "lost", None, "before the lease was over"),
     without_the_end_of_the_lease: ("look-up", "one order", "none", LONG, "bought"),
     with_timeouts_as_refusals: ("look-up", "one order", "lost", None, "settled as rejected, and bought"),

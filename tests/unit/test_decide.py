@@ -41,7 +41,7 @@ def opened(made: Routing, quantity: int = 1) -> OrderState:
 
 
 def sending(state: OrderState, made: Routing, number: int = 1, now: datetime = NOW) -> OrderState:
-    return kept(state, decide.sending(state, number, made, now, f"me-{number}", 35.0), now)
+    return kept(state, decide.sending(state, number, made, now, decide.Lease(f"me-{number}", 35.0)), now)
 
 
 def placed(
@@ -363,7 +363,7 @@ def test_an_outcome_that_nothing_can_find_out_is_told_and_no_longer_scheduled() 
 def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
     made = routing(BLIND)
     state = at(made, S.UNKNOWN)
-    assert decide.sending(state, 1, made, later(601), "me", 35.0) is None
+    assert decide.sending(state, 1, made, later(601), decide.Lease("me", 35.0)) is None
     state = kept(state, decide.stranded(state, row(state), made, later(601)))
     assert delay(state) is None and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
 
@@ -374,7 +374,7 @@ def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
 def test_only_an_intent_or_a_safe_repeat_takes_the_lease() -> None:
     made = routing()
     for where in (S.SENDING, S.UNKNOWN, S.ACCEPTED, S.COMPLETED, S.FAILED):
-        assert decide.sending(at(made, where), 1, made, NOW, "other", 35.0) is None
+        assert decide.sending(at(made, where), 1, made, NOW, decide.Lease("other", 35.0)) is None
 
 
 def test_a_lease_that_ended_is_unknown_and_only_the_database_may_say_so() -> None:
@@ -520,7 +520,7 @@ def test_an_answer_after_the_deadline_starts_nothing_new(answer: Placed) -> None
     state = placed(expired(at(made, S.SENDING), made), made, answer)
     assert len(state.attempts) == 1 and delay(state) is None and state.order.external_status is E.EXPIRED
     assert not any(announce.due_intent(a, NOW) for a in state.attempts)
-    assert decide.sending(state, 1, made, NOW, "other", 35.0) is None
+    assert decide.sending(state, 1, made, NOW, decide.Lease("other", 35.0)) is None
 
 
 def test_absence_after_the_deadline_waits_for_a_person() -> None:

@@ -116,7 +116,7 @@ class Life(RuleBasedStateMachine):
         if row not in self.may_send():
             return
         token = f"token-{row.attempt}-{row.sends}"
-        change = decide.sending(self.state, row.attempt, self.routing, self.now, token, LEASE_S)
+        change = decide.sending(self.state, row.attempt, self.routing, self.now, decide.Lease(token, LEASE_S))
         assert change is not None
         self.keep(change)
         bought, answer = what

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Where a worker can be killed, in the order in which an order passes them.
-POINTS = ("before open", "after open", "after lease", "before referenced", "after referenced")
+POINTS = ("before open", "after open", "before referenced", "after referenced")
 
 _KILL = os.environ.get("CHAOS_KILL", "")
 _DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
@@ -73,7 +73,7 @@ def _stop_at_the_first_records(consumer: Any) -> None:
 
 
 def _kill_at_the_ledger(ledger: Any) -> None:
-    opened, applied = ledger.Ledger.open, ledger.Ledger.apply
+    opened = ledger.Ledger.open
 
     async def open_(self: Any, change: Any) -> Any:
         _die_at("before open")
@@ -81,13 +81,7 @@ def _kill_at_the_ledger(ledger: Any) -> None:
         _die_at("after open")
         return stored
 
-    async def apply(self: Any, change: Any) -> Any:
-        stored = await applied(self, change)
-        if change.lease is not None:
-            _die_at("after lease")
-        return stored
-
-    ledger.Ledger.open, ledger.Ledger.apply = open_, apply
+    ledger.Ledger.open = open_
 
 
 def _hang_at_the_ledger(ledger: Any) -> None:
