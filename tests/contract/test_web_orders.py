@@ -135,7 +135,9 @@ def test_what_is_wrong_with_an_order_is_named(site: Dashboard, changes: dict[str
         assert connection.execute(sa.select(m.submissions)).all() == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'"order"', b'{"order_id": ' * 10_000])
+@pytest.mark.parametrize("body", [
+    b"", b"{", b"[]", b"null", b"\xff", b'{"order_id": "\xff"}', b'"order"', b'{"order_id": ' * 10_000
+])  # fmt: skip
 def test_what_is_no_order_at_all_is_refused(site: Dashboard, body: bytes) -> None:
     answer = site.ask("POST", "/api/orders", body, token=site.token(), headers={"idempotency-key": "k"})
     assert answer.status == 400

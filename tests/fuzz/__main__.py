@@ -35,10 +35,11 @@ def main() -> int:
                 reports.append(run(target, inputs, given.seed))
                 _say(reports[-1])
     if not given.only:
-        from tests.fuzz.pages import run as run_pages
+        from tests.fuzz import api, pages
 
-        reports.append(run_pages(round(given.inputs * 0.02), given.seed))
-        _say(reports[-1])
+        for run_web in (api.run, pages.run):
+            reports.append(run_web(round(given.inputs * 0.02), given.seed))
+            _say(reports[-1])
     found = sum(len(report.findings) for report in reports)
     total, seconds = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
     print(f"{'all':36}{'':9}{total:>10,}{seconds:>9.1f}{found:>10}   seed {given.seed}")
