@@ -15,7 +15,7 @@ from agents import check, dispatch, operator, record
 from agents.guard import Delivery, where
 from agents.pool import Pool
 from agents.wiring import Parts
-from streams import metrics
+from streams import metrics, traces
 from streams.app import App, Arrival, CacheTable, arrivals
 from streams.app import app as _app
 from streams.kafka import Outgoing
@@ -110,7 +110,11 @@ def _each(name: str, handler: Callable[[Delivery], Awaitable[None]]) -> Callable
         pool = _pools[name] = Pool(settings.dispatch.max_in_flight)
 
         async def one(arrival: Arrival) -> None:
-            await parts.guard(name, handler, _delivery(arrival.message))
+            delivery = _delivery(arrival.message)
+            if traces.tracer is None:
+                return await parts.guard(name, handler, delivery)
+            with traces.handling(name, [_arrived(delivery)]):
+                await parts.guard(name, handler, delivery)
 
         await pool.run(arrivals(app, stream), one)
 
@@ -123,11 +127,20 @@ def _whole(name: str, handler: Callable[[Sequence[Delivery]], Awaitable[None]]) 
         pool = _pools[name] = Pool(_FETCHES_AT_ONCE)
 
         async def one(fetch: Any) -> None:
-            await parts.guard.together(name, handler, [_delivery(record) for record in fetch.value])
+            deliveries = [_delivery(record) for record in fetch.value]
+            if traces.tracer is None:
+                return await parts.guard.together(name, handler, deliveries)
+            with traces.handling(name, [_arrived(delivery) for delivery in deliveries]):
+                await parts.guard.together(name, handler, deliveries)
 
         await pool.run(stream.noack().events(), one)
 
     return run
+
+
+def _arrived(delivery: Delivery) -> traces.Arrived:
+    topic = delivery.topic.removeprefix(_prefix)
+    return traces.Arrived(topic, delivery.partition, delivery.offset, delivery.key, delivery.headers)
 
 
 def _delivery(record: Any) -> Delivery:

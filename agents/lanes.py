@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 from agents import hand
 from agents.hand import Hand
 from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
-from streams import metrics
+from streams import metrics, traces
 from streams.config import BreakerConfig, LimitsConfig
 
 #: Waiting room of a lane, in seconds of its rate, when ``limits.queue`` is 0: enough to stay busy until the events
@@ -147,6 +147,14 @@ class Lane:
 
     async def place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
         """One placement, seen by the breaker; within ``slot``."""
+        if traces.tracer is None:
+            return await self._place(reference, wire)
+        with traces.calling("place", self.integration_id, reference) as span:
+            answer = await self._place(reference, wire)
+            span.set_attribute("orderwatch.outcome", answer.kind.value)
+            return answer
+
+    async def _place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
         began = time.monotonic()
         answer = await self.provider.place(reference, wire)
         self._meter.took("place", time.monotonic() - began)
@@ -170,6 +178,14 @@ class Lane:
 
     async def ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
         """The answer to one status question; questions that wait together travel together."""
+        if traces.tracer is None:
+            return await self._ask(ask, look_up=look_up)
+        with traces.calling("look_up" if look_up else "check", self.integration_id, ask.reference) as span:
+            answer = await self._ask(ask, look_up=look_up)
+            span.set_attribute("orderwatch.outcome", answer.kind.value)
+            return answer
+
+    async def _ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
         self._refuse_if_open(self._checks)
         if self._waiting_checks >= self._checks.room:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve())

@@ -13,7 +13,7 @@ from agents import config_check
 from agents.accounts import account
 from agents.alerts import alerts_forever
 from agents.guard import Delivery, Guard, dead_letter, where
-from agents.heartbeat import Heartbeat
+from agents.heartbeat import Heartbeat, release
 from agents.lanes import Down, Lane
 from agents.progress import ANSWER_S, Progress, Sight, Watchdog, within
 from agents.providers import registry
@@ -30,6 +30,7 @@ from db.leader import Leader
 from db.ledger import Ledger
 from db.stock import CodeStock
 from db.views import Views
+from streams import traces
 from streams.config import Config, IntegrationConfig, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
@@ -94,6 +95,10 @@ class Parts:
 
     async def open(self) -> None:
         """``connect``, then start the delay line and the timers."""
+        telemetry = self._file.telemetry
+        if telemetry.otlp_endpoint:
+            secret = {name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()}
+            traces.start(telemetry.otlp_endpoint, secret, telemetry.sample, "orderwatch-worker", release())
         deps = await self.connect()
         self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [
@@ -158,6 +163,7 @@ class Parts:
         for http in self._https.values():
             await http.close()
         await self.deps.emitter.close()
+        await asyncio.to_thread(traces.stop)
         self._executor.shutdown(wait=True)
         self._engine.dispose()
         if self._watchdog is not None:

@@ -16,11 +16,20 @@ from typing import Any, NamedTuple, Self
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams import events, topics
+from streams import events, topics, traces
 from streams.config import KafkaConfig
 from streams.errors import AppError, BrokerUnavailable, ConfigError, EventError
 from streams.events import Created, StatusChanged
-from streams.kafka import DELIVERY_TIMEOUT_S, Outgoing, Pump, consumer_settings, message, not_written, unavailable
+from streams.kafka import (
+    DELIVERY_TIMEOUT_S,
+    Outgoing,
+    Pump,
+    consumer_settings,
+    message,
+    not_written,
+    traced,
+    unavailable,
+)
 from streams.seal import VARIABLE, Sealer
 
 log = logging.getLogger(__name__)
@@ -78,6 +87,9 @@ class OrderProducer:
             return
         try:
             record = order_record(created, self._source)
+            if traces.tracer is not None:
+                with traces.sending(topics.CREATED, str(created.order_id), str(created.tenant_id)):
+                    [record] = traced([record])
         except EventError as error:
             run.settle(number, error)
             return
@@ -184,6 +196,8 @@ class Change:
 
     event: StatusChanged
     sealer: Sealer | None = field(default=None, repr=False)
+    #: W3C trace context of the order, for a service that continues its trace; None when nobody traces.
+    traceparent: str | None = None
 
     def pins_open(self) -> list[str]:
         """The PINs in plain text; empty when the order has none. Raises ``ConfigError`` when no keys were given."""
@@ -221,6 +235,7 @@ class StatusChanges:
         self._consumer = Consumer(consumer_settings(config, group) | own)
         self._topic = config.topic_prefix + topics.STATUS_CHANGED
         self._subscribed = False
+        self._group = group
 
     def __iter__(self) -> Iterator[Change]:
         """Until ``stop``. Waits for a broker that is away; raises ``BrokerUnavailable`` when it refuses us for good."""
@@ -245,7 +260,16 @@ class StatusChanges:
         """Hand every change to ``handler`` until ``stop``, then close. A change whose handler raised comes again."""
         with self:
             for change in self:
-                handler(change)
+                if traces.tracer is None:
+                    handler(change)
+                    continue
+                with traces.handling(self._group, [self._arrived(change)]):
+                    handler(change)
+
+    def _arrived(self, change: Change) -> traces.Arrived:
+        record = self._unhandled
+        headers = [(traces.HEADER, (change.traceparent or "").encode())]
+        return traces.Arrived(topics.STATUS_CHANGED, record.partition(), record.offset(), record.key(), headers)
 
     def stop(self) -> None:
         """End the iteration after the change in hand. Callable from a signal handler and from other threads."""
@@ -276,7 +300,7 @@ class StatusChanges:
         if event.version <= self._versions.get((event.tenant_id, event.order_id), 0):
             self.dropped += 1
             return None
-        return Change(event, self._keys)
+        return Change(event, self._keys, traces.parent(record.headers()))
 
     def _keep_version(self, event: StatusChanged) -> None:
         order = (event.tenant_id, event.order_id)

@@ -32,7 +32,7 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
-from streams import events, metrics, topics
+from streams import events, metrics, topics, traces
 from streams.config import KafkaConfig
 from streams.errors import BrokerUnavailable, ConfigError, EventError
 from streams.topics import Difference, TopicSpec
@@ -437,6 +437,15 @@ def _written(topic: str) -> metrics.Counter:
     return found
 
 
+def traced(records: Sequence[Outgoing]) -> Sequence[Outgoing]:
+    """The records as part of whatever trace runs now; those that carry one keep it."""
+    header = traces.header()
+    if header is None:
+        return records
+    return [record if traces.parent(record.headers) else record._replace(headers=[*record.headers, header])
+            for record in records]
+
+
 class _Batch:
     """The records of one ``send``; counted down in the pump's thread, finished on the event loop."""
 
@@ -498,6 +507,8 @@ class Emitter:
             return
         if self._pump is None or self._loop is None:
             raise BrokerUnavailable("kafka: the emitter is not started")
+        if traces.tracer is not None:
+            records = traced(records)
         began = time.monotonic()
         batch = _Batch(self, len(records), self._loop.create_future())
         for record in records:

@@ -1,0 +1,136 @@
+"""One connected trace of one order: shop, worker, provider, retry tier, projection, downstream service.
+
+The collector is a real OTLP/HTTP receiver; the worker sends to it from its own process, shop and downstream service
+from this one.
+"""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from orderwatch.embedded import Broker
+from streams import traces
+from streams.clients import Change, OrderProducer, StatusChanges
+from streams.events import Created
+from tests.integration.conftest import Start
+from tests.waiting import wait_until
+
+PLAYER = "player-7781-planted"
+TOKEN = "collector-token-planted"
+
+
+class Collector(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.spans: list[Span] = []
+        self.bodies: list[bytes] = []
+        self.tokens: set[str | None] = set()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        assert self.path == "/v1/traces"
+        self.server.bodies.append(body)
+        self.server.tokens.add(self.headers["x-token"])
+        for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for of_scope in of_resource.scope_spans:
+                self.server.spans.extend(of_scope.spans)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def traced_here(collector: Collector) -> Iterator[None]:
+    traces.start(collector.url, {"x-token": TOKEN}, 1.0, "test", "0")
+    yield
+    traces.stop()
+
+
+def order(order_id: str) -> Created:
+    return Created(order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier=PLAYER,
+                   created_at=datetime.now(UTC))  # fmt: skip
+
+
+def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_service(
+    system_of: Start, broker: Broker, collector: Collector, traced_here: None
+) -> None:
+    system = system_of(broker.address, settings={
+        "telemetry": {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}}
+    })  # fmt: skip
+    worker = system.start_worker()
+    with OrderProducer(system.config.kafka) as producer:
+        producer.place(order("traced"))
+    system.sent.add(("shop", "traced"))
+    system.wait_for_ends(60)
+    seen: list[Change] = []
+    changes = StatusChanges(system.config.kafka, f"{system.prefix}downstream-{uuid4().hex}")
+
+    def handle(change: Change) -> None:
+        seen.append(change)
+        if change.event.external_status == "completed":
+            changes.stop()
+
+    changes.run(handle)
+    traces.stop()
+    system.stop_worker(worker)
+
+    def named(part: str) -> list[Span]:
+        return [span for span in collector.spans if part in span.name]
+
+    wait_until(lambda: named("orders.created send") and named("projection-status"), 20)
+    [root] = named("orders.created send")
+    trace = [span for span in collector.spans if span.trace_id == root.trace_id]
+    names = {span.name for span in trace}
+    group = changes._group
+    assert {
+        "orders.created send", "dispatch orders.created", "provider place", "check orders.check", "provider check",
+        "projection-referenced orders.referenced", "projection-status orders.status-changed",
+        f"{group} orders.status-changed",
+    } <= names  # fmt: skip
+    ids = {span.span_id for span in trace}
+    assert not root.parent_span_id
+    assert all(span.parent_span_id in ids for span in trace if span is not root), "every span hangs on another one"
+    assert {span.trace_id for span in collector.spans} == {root.trace_id}, "nothing of the order is elsewhere"
+    assert root.trace_id.hex() in str(seen[-1].traceparent)
+    [placed] = [span for span in trace if span.name == "provider place"]
+    attributes = {item.key: item.value.string_value for item in placed.attributes}
+    assert attributes["orderwatch.integration"] == "znet-main" and attributes["orderwatch.outcome"] == "accepted"
+    assert collector.tokens == {TOKEN}
+    everything = b"".join(collector.bodies)
+    assert PLAYER.encode() not in everything and TOKEN.encode() not in everything
+
+
+def test_a_collector_that_is_away_costs_no_order(system_of: Start, broker: Broker) -> None:
+    system = system_of(broker.address, settings={"telemetry": {"otlp_endpoint": "http://127.0.0.1:1"}})
+    worker = system.start_worker()
+    system.send([order(f"untraced-{n}") for n in range(10)])
+    system.wait_for_ends(60)
+    system.stop_worker(worker)
+    assert system.books().agree
