@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from db import queries, schema, workers
+from db import queries, schema, switch, workers
 from orderwatch.adapters import adapters
 from orderwatch.config_commands import loaded_with_checks
 from orderwatch.session import database, with_parts, with_stored_catalog
@@ -133,6 +133,9 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
     yield Finding("migrations", "ok", f"{at}, the schema of this release")
     yield from _workers(workers.workers(engine))
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))
+    for name, off in sorted(switch.switched_off(engine).items()):
+        yield Finding(f"integration {name}", "warn", f"switched off by {off['by']}: {off['reason']}",
+                      f"`orderwatch integration on {name} --reason ...`")
     try:
         followed = with_stored_catalog(config, engine)
     except ConfigError as error:

@@ -301,6 +301,23 @@ def test_the_doctor_names_what_is_wrong_and_what_helps(command: CommandLine, eng
     assert "start `orderwatch worker`" in text.out
 
 
+def test_the_doctor_names_what_was_switched_off_by_hand(command: CommandLine, engine: sa.Engine) -> None:
+    assert command("config", "import").status == 0
+    off = command("integration", "off", "znet-main", "--reason", "sells twice")
+    assert (off.status, "no new sends within a second" in off.out) == (0, True)
+    assert command("integration", "off", "znet-main", "--reason", "again").out == "znet-main was off already\n"
+    finding = findings(command)[1]["integration znet-main"]
+    assert (finding["verdict"], finding["finding"]) == ("warn", "switched off by ayse: sells twice")
+    stays = command("config", "import")
+    assert (stays.status, "znet-main was switched off by hand and stays off" in stays.err) == (0, True)
+    assert command("integration", "on", "znet-main", "--reason", "repaired", "--json").document() == {
+        "integration_id": "znet-main", "enabled": True, "changed": True,
+    }
+    assert "integration znet-main" not in findings(command)[1]
+    assert command("integration", "off", "none", "--reason", "r").status == 2
+    assert command("integration", "off", "znet-main", "--reason", " ").status == 2
+
+
 def test_the_doctor_finds_missing_topics_keys_and_tables(command: CommandLine) -> None:
     command.set(PREFIX="none.", ORDERWATCH_PIN_KEYS="not a key")
     command("db", "downgrade", "base")
