@@ -99,7 +99,7 @@ def offers(state: OrderState, routing: Routing, now: datetime) -> list[Offer]:
 def _check(state: OrderState, command: Command, routing: Routing, now: datetime) -> _Done:
     """Asks about what is live, or for the route of an order that has nothing live."""
     order = state.order
-    live = [row for row in state.attempts if row.live and command.attempt in (None, row.attempt)]
+    live = [row for row in state.attempts if row.live and command.attempt in (None, 0, row.attempt)]
     if command.attempt and not live:
         row = state.attempt(command.attempt)
         raise Refused(f"attempt {command.attempt} is {row.state}: nothing is left to ask" if row is not None
@@ -249,7 +249,7 @@ def _lines(draft: Draft, command: Command, what: str, unfit: Callable[[Attempt],
     newest = draft.newest()
     if not newest:
         raise Refused("no attempt was made yet: it waits for its route, or is sent to a named integration")
-    if command.attempt is not None:
+    if command.attempt:
         newest = [row for row in newest if row.attempt == command.attempt]
         if not newest:
             raise Refused(f"attempt {command.attempt} is not the newest of its line")

@@ -68,6 +68,16 @@ def test_what_is_live_is_asked_about_under_its_number(where: AttemptState) -> No
     assert (change.order, change.attempts, [s.step for s in change.steps]) == (state.order, [], ["asked"])
 
 
+@pytest.mark.parametrize("action", [A.CHECK, A.PLACE_AGAIN, A.SEND_TO, A.CANCEL])
+def test_attempt_0_is_the_whole_order(action: CommandAction) -> None:
+    made = routing()
+    state = opened(made) if action is A.CHECK else waiting(made)
+    words = {"integration_id": "two"} if action is A.SEND_TO else {}
+    whole, named = (acts.decided(state, said(action, NOW, **words, **more), made, NOW) for more in ({}, {"attempt": 0}))
+    assert (whole.answer, whole.order) == (named.answer, named.order)
+    assert whole.answer is not None and whole.answer.done
+
+
 def test_an_order_with_nothing_live_is_asked_for_its_route() -> None:
     state, made = unrouted(mode="manual", primary=None, fallback=None)
     change = acts.decided(state, said(A.CHECK, NOW), made, NOW)
