@@ -89,7 +89,7 @@ def replay(
     reason: Annotated[str | None, typer.Option(help="Every letter with this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed.")] = False,
     fix: Annotated[
-        Path | None, typer.Option("--fix", help="A JSON file with the corrected event, sent in place of the letter's.")
+        Path | None, typer.Option("--fix", help="A JSON file with the fields to correct; null takes one away.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and cost; send nothing.")] = False,
     by: By = None,
@@ -144,14 +144,21 @@ def _chosen(engine: "sa.Engine", number: int | None, reason: str | None, after: 
 
 
 def _corrected(row: "Row", prefix: str, path: Path) -> "Event":
-    """The event in the file. One line names the field that is still wrong."""
+    """The letter's event with the fields of the file. One line names the field that is still wrong."""
+    import json
+
     from orderwatch import letters
     from streams.errors import EventError
 
     try:
-        return letters.event_of(row, prefix, path.read_bytes())
+        fields = json.loads(path.read_bytes())
+        if not isinstance(fields, dict):
+            raise ValueError
+        return letters.corrected(row, prefix, fields)
     except OSError as error:
         fail(f"{path} cannot be read ({error.strerror})", 2)
+    except (ValueError, RecursionError):
+        fail(f"{path.name} is not JSON in UTF-8; expected an object with the fields to correct", 2)
     except EventError as error:
         fail(f"{path.name}: {error}", 2)
 

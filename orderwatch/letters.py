@@ -3,6 +3,7 @@
 The reading, the routing and the rule for repeats are those of the workers. Nothing here sends anything.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -49,6 +50,20 @@ def event_of(letter: Row, prefix: str, value: bytes | None = None) -> Event:
     if kind is None:
         raise EventError(f"topic {topic} is read by no agent; expected one of {', '.join(k for k in _EVENTS if k)}")
     return decode(kind, plain(letter["value"]) if value is None else value)
+
+
+def corrected(letter: Row, prefix: str, fields: Mapping[str, Any]) -> Event:
+    """The letter's event with these fields in place of those that came; None takes one away (RFC 7396).
+
+    Raises ``EventError`` as ``event_of``.
+    """
+    try:
+        came = json.loads(plain(letter["value"]) or b"")
+    except (ValueError, RecursionError):
+        came = {}
+    merged = (came if isinstance(came, dict) else {}) | dict(fields)
+    value = {name: field for name, field in merged.items() if field is not None}
+    return event_of(letter, prefix, json.dumps(value).encode())
 
 
 def record(letter: Row, prefix: str, fixed: Event | None = None) -> Outgoing:

@@ -261,9 +261,13 @@ def test_a_malformed_letter_goes_only_when_it_is_corrected(command: CommandLine,
     wrong = command("dlq", "replay", "1", "--fix", "fixed.json")
     assert (wrong.status, wrong.err.count("\n")) == (2, 1)
     assert "fixed.json: orderwatch.order.created.v1: quantity: " in wrong.err
-    file.write_bytes(letter("o-10"))
+    file.write_bytes(letter("o-10", quantity=None))
     dry = command("dlq", "replay", "1", "--fix", "fixed.json", "--dry-run", "--json").document()
     assert (dry["letters"][0]["word"], dry["letters"][0]["integration_id"], dry["sent"]) == ("new", "znet-main", 1)
+    file.write_text("[1]", encoding="utf-8")
+    no_object = command("dlq", "replay", "1", "--fix", "fixed.json")
+    assert "fixed.json is not JSON in UTF-8; expected an object" in no_object.err
+    file.write_bytes(letter("o-10", quantity=None))
     assert command("dlq", "replay", "1", "--fix", "fixed.json").status == 0
 
     [record] = told(command, "orders.created")

@@ -128,5 +128,9 @@ def test_a_letter_goes_as_it_came_and_a_correction_under_its_own_id() -> None:
     fixed = letters.event_of(came, "x.", json.dumps({**CREATED, "order_id": "o-2"}).encode())
     corrected = letters.record(came, "x.", fixed)
     assert (corrected.key, dict(corrected.headers)["ce_subject"]) == (b"o-2", b"o-2")
+    assert letters.corrected(came, "x.", {"quantity": 2}) == decode(
+        Created, json.dumps({**CREATED, "quantity": 2}).encode()
+    )
+    assert letters.corrected(letter(2, b"junk"), "x.", CREATED) == decode(Created, json.dumps(CREATED).encode())
     with pytest.raises(EventError, match="quantity"):
         letters.event_of(came, "x.", json.dumps({**CREATED, "quantity": 0}).encode())

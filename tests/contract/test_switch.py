@@ -111,6 +111,7 @@ class Crowded(Lane):
 
     turn: asyncio.Event
     waiting = False
+    free = False
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:

@@ -123,8 +123,9 @@ def test_a_person_may_not_resolve_what_is_not_open(where: AttemptState) -> None:
 def test_what_was_said_before_the_last_send_is_not_believed() -> None:
     made = routing(REPEATABLE)
     state = at(made, S.UNKNOWN)
-    state = kept(state, decide.sending(msgspec.structs.replace(state, attempts=[
-        msgspec.structs.replace(row(state), evidence={"repeat": True})]), 1, made, later(60), "me-2", 35.0), later(60))
+    asks = msgspec.structs.replace(row(state), evidence={"repeat": True})
+    again = decide.sending(OrderState(state.order, [asks]), 1, made, later(60), decide.Lease("me-2", 35.0))
+    state = kept(state, again, later(60))
     state = placed(state, made, Placed.AMBIGUOUS, token="me-2", now=later(61))
     words = {"attempt": 1, "outcome": "not_sent"}
     change = acts.decided(state, said(A.RESOLVE, later(30), **words), made, later(90))
