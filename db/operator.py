@@ -79,14 +79,15 @@ def release_pins(
     return pins
 
 
-def mark_replayed(engine: sa.Engine, letter_id: int, by: str, *, fixed: bool = False) -> None:
+def mark_replayed(engine: sa.Engine, letter_id: int, by: str, *, fixed: bool = False, reason: str = "") -> None:
     """Remember that a dead letter was sent again, as it came or ``fixed``."""
     letters = m.dead_letters
     with answering(), engine.begin() as connection:
         connection.execute(
             sa.update(letters).where(letters.c.id == letter_id).values(replayed_at=sa.func.now(), replayed_by=by)
         )
-        audit(connection, by, "dead_letter.replay", details={"dead_letter": letter_id, "fixed": fixed})
+        details = {"dead_letter": letter_id, "fixed": fixed, **({"reason": reason} if reason else {})}
+        audit(connection, by, "dead_letter.replay", details=details)
 
 
 def record(engine: sa.Engine, by: str, action: str, tenant_id: str, order_id: str, details: Mapping[str, Any]) -> None:

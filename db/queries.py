@@ -233,10 +233,12 @@ def attention(engine: sa.Engine, *, tenant_id: str | None = None, everything: bo
 
 
 def dead_letters(engine: sa.Engine, *, reason: str | None = None, everything: bool = False, after: int = 0,
-                 limit: int = 100) -> list[Row]:
+                 limit: int = 100, tenant_id: str | None = None) -> list[Row]:
     """Dead letters that were not replayed yet (``everything``: all), by id, behind the id ``after``."""
     letters = m.dead_letters
     query = sa.select(letters).where(letters.c.id > after).order_by(letters.c.id).limit(limit)
+    if tenant_id is not None:
+        query = query.where(letters.c.tenant_id == tenant_id)
     if reason is not None:
         query = query.where(letters.c.reason == reason)
     if not everything:

@@ -30,6 +30,7 @@ from web import (
     description,
     hooks,
     ingest,
+    letters,
     listening,
     login,
     orders,
@@ -39,8 +40,10 @@ from web import (
     setup,
     site,
     texts,
+    trying,
 )  # fmt: skip
 from web.access import PUBLIC
+from web.body import StrictRequest
 from web.parts import Parts
 
 HERE = Path(__file__).parent
@@ -85,6 +88,7 @@ def create(parts: Parts) -> Litestar:
         before_send=[_headers(allowed, https=web.https)],
         template_config=TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment())),
         openapi_config=description.settings(),
+        request_class=StrictRequest,
         request_max_body_size=MOST_BODY_BYTES,
         lifespan=[lambda _: _running(parts, counts)],
         logging_config=None,
@@ -109,8 +113,9 @@ def handlers(app: Litestar) -> Iterator[tuple[str, BaseRouteHandler]]:
 
 def _routes() -> Sequence[ControllerRouterHandler]:
     return [
-        route for module in (site, board, orders, ingest, commands, listening, hooks, login, pages, queues, setup)
-        for route in module.routes
+        route for module in (
+            site, board, orders, ingest, commands, letters, trying, listening, hooks, login, pages, queues, setup,
+        ) for route in module.routes
     ]  # fmt: skip
 
 

@@ -8,14 +8,16 @@ from typing import Annotated, Any
 import msgspec
 from litestar.params import QueryParameter
 
-from agents.providers.registry import profile_of
+from agents.acts import Offer
+from agents.rehearsal import dry_routing
+from agents.routes import Routing
 from db import board, operator, queries
 from db.board import AttentionRow, OrderRow, Page, StepRow
 from db.queries import OrderFilter, Snapshot
 from db.rows import Attempt
-from orderwatch.why import explain
+from orderwatch.why import explain, offered
 from streams.errors import EventError, OrderNotFound
-from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
+from streams.order import AttemptState, AttentionCode, CommandAction, ExternalStatus, Status
 from web.access import Who
 from web.api import After, InPath, Limit, OfTenant, absent, act, page, read
 from web.catalogue import followed
@@ -85,6 +87,15 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
 
 
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """An act that would be accepted now. ``attempt`` is null where the whole order is meant, 0 where it is named so."""
+
+    action: CommandAction
+    attempt: int | None
+    outcomes: list[str]
+    integrations: list[str]
+
+
 class OneOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one order by the database's clock ``now``. ``order`` is null when only a dead letter has it."""
 
@@ -93,6 +104,7 @@ class OneOrder(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     why: Why
     order: Head | None
+    acts: list[Offered]
     attempts: list[Tried]
     attention: list[AttentionRow]
     dead_letters: list[int]
@@ -136,7 +148,7 @@ def _plain(text: str | None) -> str | None:
 
 @read("/api/orders/{tenant:str}/{order:str}", summary="One order, and what it waits for", errors=(404,))
 async def get_order(parts: Inside, tenant: InPath, order: InPath) -> OneOrder:
-    found = await parts.ask(_snapshot, parts, tenant, order)
+    found, routing = await parts.ask(_snapshot, parts, tenant, order)
     said = explain(found, found.now)
     if not said.known:
         raise absent(f"order {order} of tenant {tenant}")
@@ -144,18 +156,22 @@ async def get_order(parts: Inside, tenant: InPath, order: InPath) -> OneOrder:
     return OneOrder(
         tenant_id=tenant, order_id=order, now=found.now,
         why=Why(**{name: words[name] for name in Why.__struct_fields__} | {"evidence": list(said.evidence)}),
-        order=_head(found), attempts=[_tried(attempt) for attempt in found.attempts],
+        order=_head(found), acts=[_offered(offer) for offer in offered(found, routing, found.now)],
+        attempts=[_tried(attempt) for attempt in found.attempts],
         attention=[msgspec.convert(row, AttentionRow) for row in found.attention],
         dead_letters=[row["id"] for row in found.dead_letters],
     )  # fmt: skip
 
 
-def _snapshot(parts: Parts, tenant: str, order: str) -> Snapshot:
-    found = queries.snapshot(parts.engine, tenant, order)
-    if not any(attempt.live for attempt in found.attempts):
-        return found
-    needed = {item.id: profile_of(item.provider, item.profile).absent_answers for item in followed(parts).integrations}
-    return replace(found, absent_needed=needed)
+def _snapshot(parts: Parts, tenant: str, order: str) -> tuple[Snapshot, Routing]:
+    found, routing = queries.snapshot(parts.engine, tenant, order), dry_routing(followed(parts))
+    needed = {name: account.profile.absent_answers for name, account in routing.accounts.items()}
+    return replace(found, absent_needed=needed), routing
+
+
+def _offered(offer: Offer) -> Offered:
+    return Offered(action=offer.action, attempt=offer.attempt, outcomes=list(offer.outcomes),
+                   integrations=list(offer.integrations))  # fmt: skip
 
 
 def _head(found: Snapshot) -> Head | None:

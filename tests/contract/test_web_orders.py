@@ -111,6 +111,8 @@ def test_without_a_broker_nothing_is_pretended_and_asking_again_places_it(databa
     [
         ({"quantity": "two"}, "quantity", "int"),
         ({"quantity": 0}, "quantity", ">= 1"),
+        ({"quantity": "2"}, "quantity", "int"),
+        ({"quantity": True}, "quantity", "int"),
         ({"order_id": "a b"}, "order_id", "regex"),
         ({"order_id": ...}, "order_id", "required"),
         ({"quantitty": 1}, "quantitty", "unknown"),
@@ -169,6 +171,7 @@ def test_an_order_is_explained_without_what_its_customer_is_called(site: Dashboa
     [attempt] = said["attempts"]
     assert (attempt["state"], attempt["cost"], attempt["pins"]) == ("unknown", {"amount": "31.5", "currency": "TRY"}, 1)
     assert attempt["sent_at"] == "2026-01-01T12:00:00Z"
+    assert [(offer["action"], offer["attempt"]) for offer in said["acts"]][:1] == [("check", None)]
     for secret in ("player-123456", "5551112233", "gAAAA"):
         assert secret not in answer.text
 

@@ -59,8 +59,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.flow": ("agents", "streams"),
     "agents": (),
     "simulator": ("simulator",),  # the judge is independent
-    "web": ("web", "streams", "db", "agents.providers", "agents.rehearsal", "agents.acts", "orderwatch.why",
-            "orderwatch.wording", "orderwatch.personal"),
+    "web": ("web", "streams", "db", "agents.providers", "agents.rehearsal", "agents.acts", "agents.routes",
+            "orderwatch.why", "orderwatch.wording", "orderwatch.personal", "orderwatch.letters"),
     "web.access": ("web.parts", "web.live", "db.tokens"),
     "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator", "web"),
     "orderwatch.bench_commands": ("bench", "orderwatch"),

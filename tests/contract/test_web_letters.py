@@ -1,0 +1,135 @@
+"""Dead letters and rehearsals over HTTP: what would happen is said first, and nothing is sent by asking."""
+
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from db import catalog
+from db import models as m
+from streams import events, topics
+from streams.events import Created
+from streams.kafka import Told, follow
+from tests.contract.ledger_rows import put_dead_letter
+from tests.dashboard import Dashboard
+
+GOOD = {"order_id": "", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
+        "quantity": 1, "created_at": "2026-01-01T12:00:00Z"}  # fmt: skip
+
+
+def letter(site: Dashboard, order: str, offset: int, tenant: str | None = "demo", **changes: Any) -> int:
+    """A created event that was set aside; its number."""
+    value = json.dumps({**GOOD, "order_id": order, "tenant_id": tenant, **changes}).encode()
+    put_dead_letter(site.engine, offset, order_id=order, value=value, tenant_id=tenant)
+    with site.engine.connect() as connection:
+        return int(connection.execute(sa.select(sa.func.max(m.dead_letters.c.id))).scalar_one())
+
+
+def told(site: Dashboard, order: str) -> list[Told]:
+    records = follow(site.config.kafka, topics.CREATED, from_start=True, until_end=True)
+    return [record for record in records if record.key == order.encode()]
+
+
+@pytest.fixture
+def stocked(site: Dashboard) -> Dashboard:
+    """With the catalogue in the database that workers would follow."""
+    account = {"provider": "znet", "currency": "TRY", "base_url": "http://127.0.0.1:1/",
+               "credentials": {"kod": "${KOD:-one-secret}", "sifre": "${SIFRE:-another-secret}"}}  # fmt: skip
+    catalog.seed(site.engine, catalog.CatalogDocs(
+        [{"id": "znet-main", "tenant_id": "demo", **account}],
+        [{"tenant_id": "demo", "package_id": "pubg-60", "mode": "auto", "primary": "znet-main"}],
+        [{"tenant_id": "demo", "package_id": "pubg-60", "integration": "znet-main", "provider_package_id": "1",
+          "oyun": "1", "kupur": "UC60", "cost": "31.50"}],
+    ), "test")  # fmt: skip
+    return site
+
+
+def replay(site: Dashboard, token: str, **asked: Any) -> Any:
+    return site.ask("POST", "/api/dead-letters/replay", {"reason": "repaired", **asked}, token=token)
+
+
+def test_a_letter_is_shown_with_its_event_and_without_its_customer(site: Dashboard) -> None:
+    number = letter(site, "w-shown", 1, quantity="two")
+    token = site.token("orders:read", tenant="demo")
+    [row] = site.get("/api/dead-letters", token).document()["rows"]
+    [group] = site.get("/api/dead-letters/groups", token).document()
+    answer = site.get(f"/api/dead-letters/{number}", token)
+    assert (row["id"], group["reason"], group["count"]) == (number, "malformed", 1)
+    assert answer.document()["value"]["order_id"] == "w-shown"
+    assert "player-123456" not in answer.text
+    assert site.get("/api/dead-letters/99", token).status == 404
+
+
+def test_a_dry_run_says_what_would_happen_and_cost_and_sends_nothing(stocked: Dashboard) -> None:
+    good, bad = letter(stocked, "w-dry", 1), letter(stocked, "w-bad", 2, quantity="two")
+    answer = replay(stocked, stocked.token("actions", tenant="demo"), group="malformed", dry_run=True).document()
+    first, second = answer["letters"]
+    assert (first["id"], first["word"], first["sends"]) == (good, "new", True)
+    assert first["cost"] == {"amount": "31.50", "currency": "TRY"}
+    assert (second["id"], second["word"], second["sends"]) == (bad, "malformed", False)
+    assert (answer["sent"], answer["not_sent"], answer["expected_cost"]) == (0, 1, {"TRY": "31.50"})
+    assert told(stocked, "w-dry") == []
+    assert len(stocked.get("/api/dead-letters", stocked.token()).document()["rows"]) == 2
+
+
+def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard) -> None:
+    number = letter(stocked, "w-again", 1)
+    letter(stocked, "w-still-bad", 2, quantity="two")
+    answer = replay(stocked, stocked.token("actions", tenant="demo", name="ayse"), group="malformed").document()
+    assert (answer["sent"], answer["not_sent"]) == (1, 1)
+    [record] = told(stocked, "w-again")
+    assert json.loads(record.value or b"")["order_id"] == "w-again"
+    with stocked.engine.connect() as connection:
+        [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
+    assert (row["actor"], row["details"]) == ("ayse", {"dead_letter": number, "fixed": False, "reason": "repaired"})
+
+
+def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
+    number = letter(stocked, "w-fixed", 1, quantity="two")
+    token = stocked.token("actions", tenant="demo")
+    wrong = replay(stocked, token, ids=[number], fix={"quantity": "three"})
+    assert (wrong.status, wrong.document()["errors"][0]["field"]) == (400, "fix")
+    assert "quantity" in wrong.document()["detail"]
+    assert replay(stocked, token, ids=[number], fix={"quantity": 2}).document()["sent"] == 1
+    [record] = told(stocked, "w-fixed")
+    created = events.decode(Created, record.value)
+    assert (created.quantity, created.user_identifier) == (2, "player-123456")
+
+
+def test_a_correction_cannot_reach_another_tenant_and_foreign_letters_are_not_there(stocked: Dashboard) -> None:
+    mine, theirs = letter(stocked, "w-mine", 1), letter(stocked, "w-theirs", 2, "kral")
+    nobodys = letter(stocked, "w-nobodys", 3, None)
+    token = stocked.token("actions", tenant="demo")
+    assert replay(stocked, token, ids=[mine], fix={"tenant_id": "kral"}).status == 403
+    for number in (theirs, nobodys):
+        assert replay(stocked, token, ids=[mine, number]).status == 404
+    seen = replay(stocked, token, group="malformed", dry_run=True).document()["letters"]
+    assert [row["id"] for row in seen] == [mine]
+    assert [told(stocked, order) for order in ("w-mine", "w-theirs", "w-nobodys")] == [[], [], []]
+
+
+def test_a_correction_is_for_one_letter(stocked: Dashboard) -> None:
+    numbers = [letter(stocked, f"w-two-{n}", n) for n in (1, 2)]
+    answer = replay(stocked, stocked.token("actions"), ids=numbers, fix={"quantity": 1})
+    assert (answer.status, answer.document()["errors"][0]["field"]) == (409, "ids")
+
+
+def test_a_route_is_tried_with_the_exact_request_and_without_credentials(stocked: Dashboard) -> None:
+    sample = {"tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-9"}
+    answer = stocked.ask("POST", "/api/routes/test", sample, token=stocked.token("orders:read", tenant="demo"))
+    said = answer.document()
+    assert (answer.status, said["integration"], said["code"]) == (200, "znet-main", None)
+    assert [step["step"] for step in said["steps"]][-1] == "request"
+    assert said["steps"][-1]["request"].startswith("GET http://127.0.0.1:1/")
+    assert "player-9" in said["steps"][-1]["request"]
+    assert "secret" not in answer.text
+    foreign = stocked.ask("POST", "/api/routes/test", sample, token=stocked.token("orders:read", tenant="kral"))
+    assert foreign.status == 403
+
+
+def test_a_route_that_is_not_there_says_what_the_order_would_wait_for(stocked: Dashboard) -> None:
+    answer = stocked.ask("POST", "/api/routes/test", {"tenant_id": "demo", "package_id": "nothing"},
+                         token=stocked.token("orders:read"))  # fmt: skip
+    assert answer.document()["code"] == "no_routing"
+    assert answer.document()["integration"] is None

@@ -1,0 +1,196 @@
+"""Dead letters as JSON: what was set aside and why, what sending it again would do and cost, and sending it again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from litestar.params import JSONBody, PathParameter, QueryParameter
+
+from agents.rehearsal import dry_routing
+from db import board, operator, queries
+from db.board import Group, LetterRow, Page
+from db.queries import Row
+from orderwatch import letters as judging
+from orderwatch.letters import Verdict
+from orderwatch.personal import readable
+from streams.errors import EventError
+from streams.events import Event
+from streams.kafka import Outgoing
+from web.access import Principal, Who
+from web.api import PLAIN, After, Limit, OfTenant, Reason, Strict, absent, act, page, read
+from web.catalogue import followed
+from web.orders import Cost
+from web.parts import Inside, Parts
+from web.problems import Refused
+
+#: Letters of one request.
+MOST_AT_ONCE = 200
+_LARGEST_ID = 2**53 - 1  # what every JSON reader can hold
+
+Number = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_ID)]
+InPath = Annotated[int, PathParameter(ge=1, le=_LARGEST_ID)]
+WithReason = Annotated[str | None, QueryParameter(name="reason", max_length=200, description="only with this reason")]
+
+
+class OneLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A letter with the event as it came, the customer's fields hidden; what is no JSON object is only measured."""
+
+    letter: LetterRow
+    key: str | None
+    headers: dict[str, str]
+    value: Any
+    replayed_at: datetime | None
+    replayed_by: str | None
+
+
+class Replay(Strict, frozen=True, kw_only=True):
+    """Which letters go to their topic again, and why: those with these ids, or those with one reason (``group``).
+
+    ``fix`` corrects one letter: its fields replace those that came. With ``dry_run`` nothing is sent.
+    """
+
+    ids: Annotated[list[Number], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)
+    group: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=PLAIN)] | None = None
+    fix: dict[str, Any] | None = None
+    reason: Reason | None = None
+    dry_run: bool = False
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes, or would become, of one letter; not ``sends``: it would only be set aside again, so it is not
+    sent. ``cost`` is what a new order is expected to cost."""
+
+    id: int
+    topic: str
+    word: str
+    said: str
+    sends: bool
+    tenant_id: str | None
+    order_id: str | None
+    integration_id: str | None
+    cost: Cost | None
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """``cost_not_known`` counts purchases without a price; ``more``: the group has letters for another request."""
+
+    dry_run: bool
+    letters: list[Judged]
+    sent: int
+    not_sent: int
+    expected_cost: dict[str, Decimal]
+    cost_not_known: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Letters that were chosen and judged, and the records of those that go out."""
+
+    verdicts: Sequence[Verdict]
+    records: dict[int, Outgoing] = field(default_factory=dict)
+    more: bool = False
+
+
+@read("/api/dead-letters", summary="Events that could not be used, oldest first")
+async def list_letters(parts: Inside, who: Who, tenant_: OfTenant = None, reason: WithReason = None,
+                       after: After = None, limit: Limit = 50) -> Page[LetterRow]:  # fmt: skip
+    tenant, wanted = who.tenant(tenant_), reason and reason.replace("\x00", "\ufffd")
+    return await page(
+        lambda at: parts.ask(board.letters, parts.engine, tenant, reason=wanted, after=at, limit=limit), after
+    )
+
+
+@read("/api/dead-letters/groups", summary="How many were set aside, by reason")
+async def group_letters(parts: Inside, who: Who, tenant_: OfTenant = None) -> list[Group]:
+    return await parts.ask(board.letter_groups, parts.engine, who.tenant(tenant_))
+
+
+@read("/api/dead-letters/{letter:int}", summary="One of them, with the event as it came", errors=(404,))
+async def get_letter(parts: Inside, who: Who, letter: InPath) -> OneLetter:
+    found = await parts.ask(queries.dead_letter, parts.engine, letter)
+    if found is None or not who.sees(found["tenant_id"]):
+        raise absent(f"dead letter {letter}")
+    key = judging.plain(found["key"])
+    return OneLetter(
+        letter=msgspec.convert(found, LetterRow), key=None if key is None else key.decode("utf-8", "replace"),
+        headers={name: str(text) for name, text in found["headers"].items()},
+        value=readable(judging.plain(found["value"]) or b""), replayed_at=found["replayed_at"],
+        replayed_by=found["replayed_by"],
+    )  # fmt: skip
+
+
+@act("/api/dead-letters/replay", needs="actions", errors=(404, 409), status_code=200,
+     summary="Send dead letters again, as they came or corrected, or only say what would happen")  # fmt: skip
+async def replay_letters(parts: Inside, who: Who, data: JSONBody[Replay]) -> Replayed:
+    plan = await parts.ask(_planned, parts, who, data)
+    if not data.dry_run and plan.records:
+        await parts.emitter.send(list(plan.records.values()))
+        await parts.ask(_noted, parts, who.name, list(plan.records), data)
+    costs, unknown = judging.cost(plan.verdicts)
+    return Replayed(
+        dry_run=data.dry_run, letters=[_shown(verdict) for verdict in plan.verdicts],
+        sent=0 if data.dry_run else len(plan.records), not_sent=len(plan.verdicts) - len(plan.records),
+        expected_cost=costs, cost_not_known=unknown, more=plan.more,
+    )  # fmt: skip
+
+
+def _planned(parts: Parts, who: Principal, asked: Replay) -> _Plan:
+    """Raises ``Refused`` for a letter that the caller does not see, and for a correction that is none."""
+    prefix = parts.config.kafka.topic_prefix
+    rows = [_seen(parts, who, number) for number in dict.fromkeys(asked.ids)]
+    more = False
+    if asked.group is not None:
+        found = queries.dead_letters(
+            parts.engine, reason=asked.group, tenant_id=who.tenant_id, limit=MOST_AT_ONCE + 1
+        )
+        more, rows = len(found) > MOST_AT_ONCE, [*rows, *found[:MOST_AT_ONCE]]
+    fixed: dict[int, Event] = {}
+    if asked.fix is not None:
+        if len(rows) != 1:
+            raise Refused(409, "a correction is for one letter", ids="expected one id with fix")
+        fixed[rows[0]["id"]] = _corrected(rows[0], prefix, asked.fix)
+    verdicts = judging.judged(parts.engine, dry_routing(followed(parts)), rows, prefix, fixed)
+    for verdict in verdicts:
+        if verdict.sends and not who.sees(verdict.tenant_id):
+            raise Refused(403, f"this token is of tenant {who.tenant_id}", fix="expected an event of that tenant")
+    going = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.sends]
+    return _Plan(verdicts, {row["id"]: judging.record(row, prefix, fixed.get(row["id"])) for row in going}, more)
+
+
+def _seen(parts: Parts, who: Principal, number: int) -> Row:
+    row = queries.dead_letter(parts.engine, number)
+    if row is None or not who.sees(row["tenant_id"]):
+        raise absent(f"dead letter {number}")
+    return row
+
+
+def _corrected(row: Row, prefix: str, fix: dict[str, Any]) -> Event:
+    try:
+        came = json.loads(judging.plain(row["value"]) or b"")
+    except (ValueError, RecursionError):
+        came = {}
+    value = json.dumps((came if isinstance(came, dict) else {}) | fix).encode()
+    try:
+        return judging.event_of(row, prefix, value)
+    except EventError as error:
+        line = str(error).partition(": ")[2]
+        raise Refused(400, f"the corrected event is still wrong: {line}", fix=line) from None
+
+
+def _noted(parts: Parts, by: str, numbers: Sequence[int], asked: Replay) -> None:
+    for number in numbers:
+        operator.mark_replayed(parts.engine, number, by, fixed=asked.fix is not None, reason=asked.reason or "")
+
+
+def _shown(verdict: Verdict) -> Judged:
+    same = ("topic", "word", "sends", "tenant_id", "order_id", "integration_id")
+    cost = None if verdict.cost is None else Cost(verdict.cost, verdict.currency)
+    return Judged(id=verdict.letter, said=verdict.says, cost=cost, **{name: getattr(verdict, name) for name in same})
+
+
+routes: list[Any] = [list_letters, group_letters, get_letter, replay_letters]
