@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check kafka chaos fuzz bench bench-lock bench-plots lock clean help
+.PHONY: demo test check kafka browser chaos fuzz bench bench-lock bench-plots lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -26,6 +26,9 @@ check: $(READY)  ## ruff and mypy
 
 kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
 	@$(BIN)/python -m pytest -m kafka $(ARGS)
+
+browser: $(READY)  ## walk every page and every act in Chromium; screenshots in .cache/screenshots
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 chaos: $(READY)  ## orders flow while a seeded schedule breaks everything, then the books are compared (ARGS=--short)
 	@$(BIN)/python -m tests.chaos.run $(ARGS)

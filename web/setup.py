@@ -1,5 +1,6 @@
 """The pages of what orders travel by: integrations and routes."""
 
+import json
 from typing import Any
 
 from litestar import Request, get
@@ -7,10 +8,12 @@ from litestar.params import FromPath
 from litestar.response import Template
 
 from db import board, queries
+from web import words
 from web.access import Who
 from web.pages import lanes, page
 from web.parts import Inside
 from web.problems import Refused
+from web.screen import context
 
 _Request = Request[Any, Any, Any]
 
@@ -39,7 +42,9 @@ async def route(request: _Request, parts: Inside, tenant: FromPath[str], package
     if found is None:
         raise Refused(404, f"package {package} of tenant {tenant} has no route")
     now = await parts.ask(queries.database_now, parts.engine)
-    return await page("route.html", request, parts, row=found, now=now)
+    t = context(request)["t"]
+    names = json.dumps({name: t(label) for name, label in words.TRIALS.items()}, ensure_ascii=False)
+    return await page("route.html", request, parts, row=found, now=now, names=names)
 
 
 routes: list[Any] = [integrations, all_routes, route]

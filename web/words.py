@@ -227,3 +227,14 @@ STEP_ICONS: Mapping[str, str] = {
     "deadline": "hourglass", "resolved": "pen", "asked": "refresh", "refused": "lock", "placed_again": "again",
     "sent_elsewhere": "branch", "cancelled": "cross", "reopened": "again", "acknowledged": "check",
 }
+
+#: Steps of the test of a route.
+TRIALS: Mapping[str, str] = {
+    "route": N_("the route"),
+    "integration": N_("the integration is known"),
+    "enabled": N_("it is switched on"),
+    "mapping": N_("the package there"),
+    "parameters": N_("the parameters"),
+    "reference": N_("our reference"),
+    "request": N_("the exact request"),
+}

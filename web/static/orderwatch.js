@@ -156,47 +156,55 @@ async function send(form, more) {
 
 function heard(form, answer, told, more) {
   if (!answer.ok) return tell(form, `${said.saidRefused}: ${told.detail ?? answer.status}`, "refused");
-  const shown = fill(form, told);
-  if (told.done === false) return tell(form, `${said.saidRefused}: ${told.said ?? ""}`, "refused");
-  if (answer.status === 202) tell(form, said.saidReceived, "");
-  else tell(form, more?.dry_run || (shown && "test" in form.dataset) ? "" : `${said.saidDone}. ${told.said ?? ""}`, more?.dry_run ? "" : "done");
-  if (!more?.dry_run) form.dispatchEvent(new CustomEvent("told", { bubbles: true, detail: told }));
+  fill(form, told);
+  if (told.done === false) tell(form, `${said.saidRefused}: ${told.said ?? ""}`, "refused");
+  else if (answer.status === 202) tell(form, said.saidReceived, "");
+  else if ("letters" in told) tell(form, counted(told), told.dry_run ? "" : "done");
+  else if ("steps" in told) tell(form, told.says ?? "", told.integration ? "done" : "");
+  else tell(form, `${said.saidDone}. ${told.said ?? ""}`, "done");
+}
+
+// What a replay did, or would do and cost.
+function counted(told) {
+  const costs = Object.entries(told.expected_cost ?? {}).map(([currency, amount]) => `${amount} ${currency}`);
+  return [
+    told.dry_run ? "" : `${said.saidSent}: ${told.sent}`,
+    told.not_sent ? `${said.saidKept}: ${told.not_sent}` : "",
+    `${said.saidCost}: ${costs.join(" + ") || "0"}`,
+    told.cost_not_known ? `${said.saidUnpriced}: ${told.cost_not_known}` : "",
+  ].filter(Boolean).join(" · ");
 }
 
 function fill(form, told) {
   const list = form.querySelector("[data-show]") ?? form.parentElement.querySelector("[data-show]");
   const rows = list && told[list.dataset.show];
-  if (!Array.isArray(rows)) return false;
-  list.replaceChildren(...rows.map((row) => ("test" in form.dataset ? step(row) : outcome(row))));
-  return true;
+  if (!Array.isArray(rows)) return;
+  list.replaceChildren(...rows.map((row) => (list.dataset.show === "steps" ? step(row, list) : outcome(row))));
+}
+
+function make(tag, text = "", attributes = {}) {
+  const made = Object.assign(document.createElement(tag), attributes);
+  made.textContent = text;
+  return made;
 }
 
 function outcome(row) {
-  const line = document.createElement("li");
-  line.dir = "auto";
-  line.textContent = typeof row === "string" ? row : [row.id, row.said ?? row.would ?? row.what, row.cost && `${row.cost.amount ?? row.cost} ${row.cost.currency ?? ""}`].filter(Boolean).join(" · ");
-  return line;
+  if (typeof row === "string") return make("li", row);
+  return make("li", [row.id, row.said].join(" · "), { dir: "auto" });
 }
 
-function step(row) {
-  const line = document.createElement("li"), dot = document.createElement("div"), text = document.createElement("div");
-  dot.className = "dot";
-  dot.textContent = row.ok === false ? "✕" : "✓";
-  const name = document.createElement("p"), words = document.createElement("p");
-  const strong = document.createElement("strong");
-  strong.textContent = row.step ?? row.name ?? "";
-  name.append(strong);
-  words.textContent = row.said ?? row.message ?? "";
-  words.dir = "auto";
-  text.append(name, words);
-  if (row.request) {
-    const exact = document.createElement("pre");
-    exact.className = "proof";
-    exact.dir = "ltr";
-    exact.textContent = typeof row.request === "string" ? row.request : JSON.stringify(row.request, null, 2);
-    text.append(exact);
-  }
-  line.append(dot, text);
+// One step of the test of a route: what it is, whether an order would pass it, and its values as they would leave.
+function step(row, list) {
+  const names = JSON.parse(list.dataset.names), line = make("li"), text = make("div");
+  const sign = row.ok === null ? "–" : row.ok ? "✓" : "✕";
+  line.append(make("div", sign, { className: "dot " + (row.ok === false ? "bad" : "") }), text);
+  const title = make("p");
+  title.append(make("strong", names[row.name] ?? row.name), " ", make("small", row.integration ?? "", { dir: "ltr" }));
+  text.append(title);
+  const state = row.ok === null ? list.dataset.unreached : row.ok ? "" : list.dataset.stops;
+  if (row.says || state) text.append(make("p", [state, row.says].filter(Boolean).join(": "), { dir: "auto" }));
+  const shown = Object.entries(row.shown ?? {});
+  if (shown.length) text.append(make("pre", shown.map(([name, value]) => `${name}: ${value}`).join("\n"), { className: "proof", dir: "ltr" }));
   return line;
 }
 
