@@ -67,6 +67,7 @@ async def overview(request: _Request, parts: Inside, who: Who) -> Template:
     return await page(
         "overview.html", request, parts, seen=seen, oldest=oldest, lanes=await lanes(parts, who.tenant_id),
         plot=flow_plot(seen.flow, shown["t"]), open=sum(seen.states.values()), money=_sums(seen),
+        unpriced=sum(row.unpriced for row in seen.risk),
         most_due=max(seen.overdue, *(row.checks for row in seen.due), 1),
     )  # fmt: skip
 
@@ -83,7 +84,8 @@ async def lanes(parts: Parts, tenant_id: str | None) -> dict[str, workers.Lane]:
 def _sums(seen: Overview) -> dict[str, Decimal]:
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for row in seen.risk:
-        sums[row.currency] += row.amount
+        if row.amount:
+            sums[row.currency] += row.amount
     return dict(sums)
 
 

@@ -25,6 +25,9 @@ from orderwatch.personal import hidden
 LANGUAGES: Mapping[str, str] = {"en": "English", "ar": "العربية", "tr": "Türkçe"}
 COOKIE = "orderwatch_language"
 
+#: Around a value in a text from right to left: a name or a sentence keeps its own direction, and its brackets.
+_ISOLATED = ("\u2068", "\u2069")
+
 _LOCALE = Path(__file__).with_name("locale")
 
 
@@ -39,7 +42,10 @@ class Tongue:
 
     def __call__(self, pattern: str, **values: object) -> str:
         said = self._catalogue.gettext(pattern) if pattern else ""
-        return said.format(**values) if values else said
+        if not values:
+            return said
+        shown = {name: f"{_ISOLATED[0]}{value}{_ISOLATED[1]}" for name, value in values.items()}
+        return said.format(**(shown if self.direction == "rtl" else values))
 
     def ago(self, at: datetime, now: datetime) -> str:
         """``3 minutes ago`` or ``in 20 seconds``."""
@@ -109,7 +115,12 @@ def instant(at: datetime) -> str:
 
 def filters() -> dict[str, Callable[..., Any]]:
     """What templates may use beside the tongue."""
-    return {"instant": instant, "hidden": hidden, "plain": plain}
+    return {"instant": isolated_instant, "hidden": hidden, "plain": plain}
+
+
+def isolated_instant(at: datetime) -> Markup:
+    """``instant`` on a page of either direction."""
+    return Markup('<bdi dir="ltr">{}</bdi>').format(instant(at))
 
 
 def plain(value: object) -> str:

@@ -67,7 +67,7 @@ class TestCi:
     def test_runs_every_suite(self) -> None:
         script = (ROOT / ".ci" / "run").read_text("utf-8")
         run = re.findall(r'^section ".*" make (\w+)', script, re.MULTILINE)
-        assert run[:4] == ["test", "check", "kafka", "chaos"]
+        assert run[:5] == ["test", "check", "kafka", "chaos", "browser"]
         assert "set -euo pipefail" in script and os.access(ROOT / ".ci" / "run", os.X_OK)
 
     def test_a_failing_section_ends_it_with_an_error(self, tmp_path: Path) -> None:
