@@ -1,5 +1,7 @@
 """What ``orderwatch bench`` does: run, show, and say whether every order was bought once."""
 
+import signal
+import sys
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ def run(mode: str, asked: Request, *, keep: bool = False, as_json: bool = False,
     """The exit status: 0, or 1 when an order was lost or bought twice. Raises ``AppError`` when a part fails."""
     if mode not in MODES:
         raise ConfigError(f"bench: {mode!r} is no mode; expected {', '.join(MODES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every clean-up
     with Screen() as screen, Stage(keep=keep) as stage:
         if keep:
             screen.say(f"logs and data: {stage.directory}")

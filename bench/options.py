@@ -26,6 +26,7 @@ class Options:
     concurrency: int = 200
     rate: float = 0.0
     check_after_s: float = 1.0
+    first_after_s: float = 0.0  # 0: as check_after_s
     warm_up: int = 300
     limit_s: float = 300.0
     check_rate: float = 0.0     # of every lane, per second; 0: no limit
@@ -79,6 +80,7 @@ def scenario(options: Options) -> dict[str, Any]:
 def config(options: Options, broker: str, prefix: str, database: str, provider_url: str) -> dict[str, Any]:
     """An operator's config.yaml: defaults everywhere but for the addresses, the schedule and lanes without a limit."""
     every = f"{options.check_after_s * 1000:.0f}ms"
+    first = f"{(options.first_after_s or options.check_after_s) * 1000:.0f}ms"
     limits: dict[str, Any] = {"rate": _NO_LIMIT, "concurrency": options.concurrency}
     if options.check_rate > 0:
         limits["check_rate"] = f"{options.check_rate:g}/s"
@@ -87,7 +89,7 @@ def config(options: Options, broker: str, prefix: str, database: str, provider_u
     return {
         "kafka": {"bootstrap_servers": broker, "topic_prefix": prefix},
         "database": {"url": database},
-        "checks": {"first_after": every, "backoff": {"base": every, "factor": 1, "max": every},
+        "checks": {"first_after": first, "backoff": {"base": every, "factor": 1, "max": every},
                    "requeue_after": every},
         "integrations": [
             {"id": "znet-1", "tenant_id": TENANT, "provider": "znet", "currency": "TRY", "limits": limits,

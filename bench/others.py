@@ -26,7 +26,7 @@ _REDIS = "redis"
 def _environ(scene: Scene, **more: str) -> dict[str, str]:
     return scene.stage.environ(
         PYTHONPATH=str(ROOT), PEER_DATABASE=scene.database, PEER_CALLS=str(scene.options.concurrency),
-        PEER_CHECK_AFTER_S=str(scene.options.check_after_s), **more,
+        PEER_CHECK_AFTER_S=str(scene.options.first_after_s or scene.options.check_after_s), **more,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def worker_killed(stage: Stage, contender: Contender, options: Options, progress
 
     With one worker a supervisor starts it again at once; with two, the other one takes over.
     """
-    options = replace(options, check_after_s=KILL_CHECK_AFTER_S)
+    options = replace(options, first_after_s=KILL_CHECK_AFTER_S)
     with stage.scene(options) as scene:
         contender.start(scene)
         throughput.warm(contender, scene, progress)
@@ -48,7 +48,7 @@ def worker_killed(stage: Stage, contender: Contender, options: Options, progress
                 until_ended(contender, scene, MEASURED, options.orders, progress)
         evidence = contender.evidence(scene, MEASURED)
         requests = ev.heard(scene.control("GET", "/requests"))
-        late = spread(ev.late(evidence, requests, options.check_after_s, options.latency_ms / 1000))
+        late = spread(ev.late(evidence, requests, KILL_CHECK_AFTER_S, options.latency_ms / 1000))
         ended = contender.ended(scene, MEASURED)
         differences = contender.differences(scene, MEASURED, evidence) if ended == options.orders else []
     who = f"{contender.name}, {options.workers} worker(s)"
@@ -81,7 +81,7 @@ def _kill(scene: Scene) -> None:
 
 def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: float = OUTAGE_S) -> list[Finding]:
     """Every check becomes due while the provider answers 503; new orders come in from the moment it is back."""
-    options = replace(options, check_after_s=OUTAGE_CHECK_AFTER_S, check_rate=CHECK_RATE)
+    options = replace(options, first_after_s=OUTAGE_CHECK_AFTER_S, check_rate=CHECK_RATE)
     contender = Orderwatch()
     with stage.scene(options) as scene:
         contender.start(scene)

@@ -12,11 +12,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import sqlalchemy as sa
 import yaml
 
@@ -125,14 +126,14 @@ class Scene:
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], *, grace_s: float = 30.0) -> Leashed:
         """A process of this run, measured under ``name``; its output goes to the run's ``name``.log."""
         process = Leashed(command, log=self.directory / f"{name}.log", cwd=self.directory, env=environ, grace_s=grace_s)
-        self._parts.callback(process.stop)
+        self._parts.callback(_end, process)
         self._processes.setdefault(name, []).append(process)
         return process
 
     def stop(self, name: str) -> None:
         """End the processes of that name."""
         for process in self._processes.pop(name, []):
-            process.stop()
+            _end(process)
 
     def roots(self) -> dict[str, list[int]]:
         """Name -> process ids, the servers among them."""
@@ -186,3 +187,14 @@ class Scene:
         server = sa.create_engine(self.stage.postgres.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with server.connect() as connection:
             connection.execute(sa.text(statement))
+
+
+def _end(process: Leashed) -> None:
+    """Stop a process, and kill what it started and left behind: a worker whose broker is gone may hang on."""
+    below: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        below = psutil.Process(process.pid).children(recursive=True)
+    process.stop()
+    for child in below:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
