@@ -39,8 +39,17 @@ class Requests:
     questions: int = 0
 
 
-def heard(rows: Iterable[Mapping[str, Any]]) -> Requests:
-    """The simulator's request log, in order; a batch of look-ups is one call and as many questions."""
+def asked_of(scene: Scene) -> Requests:
+    """What the run's providers heard."""
+    names = {row["external_id"]: row["reference"] for row in scene.control("GET", "/ledger")}
+    return heard(scene.control("GET", "/requests"), names)
+
+
+def heard(rows: Iterable[Mapping[str, Any]], names: Mapping[str, str] = {}) -> Requests:
+    """The simulator's request log, in order; a batch of look-ups is one call and as many questions.
+
+    ``names`` are our references of the provider's own ids, by which some of them are asked.
+    """
     found = Requests()
     for row in rows:
         operation, at = str(row["operation"]), row["at_ns"] / 1e9
@@ -48,7 +57,8 @@ def heard(rows: Iterable[Mapping[str, Any]]) -> Requests:
         if operation == "place":
             found.placed.setdefault(row["reference"], at)
         elif operation == "check":
-            for reference in _each(row["reference"]):
+            for name in _each(row["reference"]):
+                reference = names.get(name, name)
                 found.asked[reference].append(at)
                 found.questions += 1
     return found

@@ -47,7 +47,7 @@ def worker_killed(stage: Stage, contender: Contender, options: Options, progress
             with suppress(PartError):
                 until_ended(contender, scene, MEASURED, options.orders, progress)
         evidence = contender.evidence(scene, MEASURED)
-        requests = ev.heard(scene.control("GET", "/requests"))
+        requests = ev.asked_of(scene)
         late = spread(ev.late(evidence, requests, KILL_CHECK_AFTER_S, options.latency_ms / 1000))
         ended = contender.ended(scene, MEASURED)
         differences = contender.differences(scene, MEASURED, evidence) if ended == options.orders else []
@@ -99,7 +99,7 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
             shop.result()
             until_ended(contender, scene, _NEW, new, progress)
         evidence, fresh = ev.of_ours(scene, MEASURED), ev.of_ours(scene, _NEW)
-        requests = ev.heard(scene.control("GET", "/requests"))
+        requests = ev.asked_of(scene)
         differences = ev.books(scene, MEASURED, evidence).differences + ev.books(scene, _NEW, fresh).differences
     asked = sorted(at for reference in evidence.references for at in requests.asked[reference] if at > back)
     full = busiest(asked)

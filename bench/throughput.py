@@ -89,7 +89,7 @@ def _result(
 ) -> Result:
     options = scene.options
     evidence = contender.evidence(scene, MEASURED)
-    requests = ev.heard(scene.control("GET", "/requests"))
+    requests = ev.asked_of(scene)
     late = ev.late(evidence, requests, options.check_after_s, options.latency_ms / 1000)
     first = min(evidence.appended.values(), default=0.0)
     ended = max(evidence.ended.values(), default=first)

@@ -52,9 +52,9 @@ def test_lateness_pairs_questions_with_what_was_due(due: list[float], asked: lis
 def test_the_request_log_counts_a_batch_as_one_call_and_many_questions() -> None:
     said = evidence.heard([
         {"operation": "place", "reference": "a", "at_ns": 1_000_000_000},
-        {"operation": "check", "reference": '["a","b"]', "at_ns": 2_000_000_000},
+        {"operation": "check", "reference": '["ID_1","b"]', "at_ns": 2_000_000_000},
         {"operation": "check", "reference": "a", "at_ns": 3_000_000_000},
-    ])  # fmt: skip
+    ], {"ID_1": "a"})  # fmt: skip
     assert said.calls == {"place": 1, "check": 2} and said.questions == 3
     assert said.placed == {"a": 1.0} and said.asked == {"a": [2.0, 3.0], "b": [2.0]}
 
