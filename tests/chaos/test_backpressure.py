@@ -23,6 +23,8 @@ from tests.waiting import wait_until
 BACKLOG = int(os.environ.get("ORDERWATCH_BACKLOG", "3000"))
 SLOW_S = 5.0
 SESSION_S, BATCH = 6, 500
+#: What waits comes back this often: at most about 150 orders per second, whatever the backlog.
+BACK_AFTER_S = max(32, BACKLOG // 150)
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300 + BACKLOG // 10)]
 
@@ -32,7 +34,7 @@ def system(system_of: Start, kafka: Kafka) -> Iterator[System]:
     """znet answers after five seconds, barakat at once; both may be asked as often as one likes."""
     running = system_of(kafka.address, settings={
         "checks": {"first_after": "2s", "requeue_after": "2s", "sweep_every": "30s", "sweep_slack": "20s",
-                   "backoff": {"base": "2s", "factor": 2, "max": "32s"}, "deadline": "3h"},
+                   "backoff": {"base": "2s", "factor": 2, "max": f"{BACK_AFTER_S}s"}, "deadline": "3h"},
         "kafka": {"session_timeout": f"{SESSION_S}s", "rebalance_timeout": f"{SESSION_S}s"},
     })  # fmt: skip
     document = yaml.safe_load(running.config_path.read_text("utf-8"))
@@ -121,7 +123,7 @@ def test_a_backlog_at_a_slow_provider_costs_the_others_nothing(system: System) -
 
     for account in ("znet-main", "barakat-1"):
         answer_after(system, account, 0.005)
-    system.wait_for_ends(120 + BACKLOG / 20)
+    system.wait_for_ends(120 + BACK_AFTER_S + BACKLOG / 20)
     verdict = system.books()
     assert verdict.agree, verdict.differences[:10]
     assert {group: ids & after[group] for group, ids in members(system).items()} == after, "a member was thrown out"
