@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, TypeVar
+from enum import Enum
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -196,7 +197,7 @@ def decode(kind: type[_E], value: bytes | None) -> _E:
     try:
         event = _decoders[kind].decode(value)
     except msgspec.ValidationError as error:
-        raise EventError(f"{kind.TYPE}: {_field_and_expectation(str(error))}") from None
+        raise EventError(f"{kind.TYPE}: {_field_and_expectation(kind, str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventError(f"{kind.TYPE}: the value is not JSON in UTF-8 ({type(error).__name__})") from None
     except RecursionError:  # a field we would ignore can still nest deep enough to exhaust the C stack's guard
@@ -206,7 +207,7 @@ def decode(kind: type[_E], value: bytes | None) -> _E:
     return event
 
 
-def _field_and_expectation(text: str) -> str:
+def _field_and_expectation(kind: type[Event], text: str) -> str:
     path = _PATH.search(text)
     what = _PATH.sub("", text)
     name = path["path"].removeprefix("$").lstrip(".") if path else ""
@@ -215,9 +216,20 @@ def _field_and_expectation(text: str) -> str:
         return f"{name}.{missing['name']}".lstrip(".") + ": missing; it is required"
     if "matching regex" in what and name.endswith("_id"):
         what = "Expected 1-64 characters of [A-Za-z0-9._:-]"
+    if what.startswith("Invalid enum value"):  # it would quote the value
+        what = f"Expected one of {', '.join(_words(kind, name))}"
     if "datetime" in what:
         what = f"Expected {_INSTANT}"
     return f"{name or 'value'}: {what[:200]}"
+
+
+def _words(kind: type[Event], name: str) -> list[str]:
+    """What a field may say that takes one of a few words."""
+    said = next((field.type for field in msgspec.structs.fields(kind) if field.name == name), None)
+    parts = [said, *get_args(said)]
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    words += [word.value for part in parts if isinstance(part, type) and issubclass(part, Enum) for word in part]
+    return words or ["the documented words"]
 
 
 def _check(event: Event, may_hold_nul: bool) -> None:

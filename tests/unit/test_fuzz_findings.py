@@ -12,6 +12,8 @@ from agents.providers.text import evidence, hide, one_line
 from agents.providers.wire import customers
 from agents.providers.znet_replies import read_placement as read_znet_placement
 from agents.providers.znet_replies import read_status as read_znet_status
+from streams.errors import EventError
+from streams.events import Command, decode
 from tests.fuzz import inputs
 from tests.fuzz.answers import (
     BARAKAT,
@@ -182,3 +184,12 @@ def test_what_the_customer_said_is_masked_in_messages_and_evidence(name: str) ->
 def test_only_what_came_with_the_order_is_the_customers() -> None:
     wire = {"oyun": "longer", "_product": "1234", "a": "EU 555123", "b": "x"}
     assert set(customers(wire, {"oyun"})) == {"EU 555123", "555123"}
+
+
+@pytest.mark.parametrize(("field", "expected"), [("action", "check, resolve"), ("outcome", "accepted, completed")])
+def test_a_word_that_a_command_does_not_know_is_not_quoted(field: str, expected: str) -> None:
+    command = {"command_id": "c", "order_id": "o", "tenant_id": "t", "action": "check", "reason": "r", "by": "b",
+               "issued_at": "2026-01-31T12:00:00Z", field: PLAYER}  # fmt: skip
+    with pytest.raises(EventError, match=f"{field}: Expected one of {expected}") as told:
+        decode(Command, json.dumps(command).encode())
+    assert PLAYER not in str(told.value)
