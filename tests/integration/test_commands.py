@@ -69,14 +69,14 @@ def test_a_switch_stops_new_sends_within_a_second_and_lets_them_go_on(system: Sy
 
     def shop() -> None:
         number = 0
-        while not stop.wait(0.02):
+        while not stop.wait(0.1):
             system.send([order(f"switch-{number}", "batch")])
             number += 1
 
     orders = threading.Thread(target=shop)
     orders.start()
     try:
-        wait_until(lambda: bought(system, "barakat-1") >= 20, 60)
+        wait_until(lambda: bought(system, "barakat-1") >= 5, 60)
         assert switch.set_enabled(system.engine, "barakat-1", False, "mehmet", "sells twice")
         switched_at = time.monotonic()
         took_s = last_purchase_after(system, switched_at, switched_at + 3.0)
@@ -93,7 +93,7 @@ def test_a_switch_stops_new_sends_within_a_second_and_lets_them_go_on(system: Sy
     status, answer = command(system, "integration", "on", "barakat-1", "--reason", "repaired")
     assert (status, answer["changed"]) == (0, True)
     mine = {key for key in system.sent if key[1].startswith("switch-")}
-    wait_until(lambda: bought(system, "barakat-1") >= len(mine), 20)  # nobody touched them
+    wait_until(lambda: bought(system, "barakat-1") >= len(mine), 60)  # nobody touched them
     for _, order_id in sorted(mine - {("shop", "switch-0")}):
         assert ask(system, order_id) is not None
     system.wait_for_ends(60)
