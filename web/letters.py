@@ -1,6 +1,5 @@
 """Dead letters as JSON: what was set aside and why, what sending it again would do and cost, and sending it again."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,7 +49,8 @@ class OneLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(Strict, frozen=True, kw_only=True):
     """Which letters go to their topic again, and why: those with these ids, or those with one reason (``group``).
 
-    ``fix`` corrects one letter: its fields replace those that came. With ``dry_run`` nothing is sent.
+    ``fix`` corrects one letter: its fields replace those that came, null takes one away. With ``dry_run`` nothing is
+    sent.
     """
 
     ids: Annotated[list[Number], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)
@@ -171,12 +171,7 @@ def _seen(parts: Parts, who: Principal, number: int) -> Row:
 
 def _corrected(row: Row, prefix: str, fix: dict[str, Any]) -> Event:
     try:
-        came = json.loads(judging.plain(row["value"]) or b"")
-    except (ValueError, RecursionError):
-        came = {}
-    value = json.dumps((came if isinstance(came, dict) else {}) | fix).encode()
-    try:
-        return judging.event_of(row, prefix, value)
+        return judging.corrected(row, prefix, fix)
     except EventError as error:
         line = str(error).partition(": ")[2]
         raise Refused(400, f"the corrected event is still wrong: {line}", fix=line) from None
