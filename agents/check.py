@@ -5,7 +5,7 @@ A check that does not match the ledger's number is stale, doubled or cancelled: 
 
 import structlog
 
-from agents import decide
+from agents import decide, hand
 from agents.dispatch import place, place_due, put_off, reroute
 from agents.guard import Delivery
 from agents.lanes import Busy
@@ -152,6 +152,7 @@ async def ask(deps: Deps, state: OrderState, row: Attempt, *, look_up: bool) -> 
     assert account is not None
     if lane is None:
         return await put_off(deps, state, row.attempt, f"integration {row.integration_id} has no lane")
+    hand.about(row.attempt, row.integration_id)
     question = Ask(row.reference, row.external_order_id, row.delivers_pin, row.wire)
     try:
         answer = await lane.ask(question, look_up=look_up)

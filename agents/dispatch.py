@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agents import decide
+from agents import decide, hand
 from agents.guard import Delivery
 from agents.lanes import Busy, Lane
 from agents.providers.base import PlacedAnswer
@@ -182,6 +182,7 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
 
 
 async def _request(sender: _Sender, row: Attempt, not_after: float) -> PlacedAnswer:
+    hand.about(row.attempt, row.integration_id)
     with sending_until(not_after):
         return await sender.lane.place(row.reference, row.wire)
 

@@ -17,13 +17,15 @@ class Moving(Protocol):
 class Hand:
     """One event from its arrival to its acknowledgement."""
 
-    __slots__ = ("alive_at", "done", "event", "waits_for")
+    __slots__ = ("alive_at", "attempt", "done", "event", "integration", "waits_for")
 
     def __init__(self, event: Any) -> None:
         self.event = event
         self.done = False
         self.alive_at = monotonic()
         self.waits_for: Moving | None = None
+        self.attempt: int | None = None
+        self.integration: str | None = None
 
     def lives(self) -> None:
         """It got on just now, or knows that it cannot: holding is not hanging."""
@@ -47,3 +49,20 @@ def alive() -> None:
     """Whatever this task has in hand gets on."""
     if (hand := _current.get()) is not None:
         hand.lives()
+
+
+def about(attempt: int, integration_id: str) -> None:
+    """From here on it is about this attempt: for the log lines of whoever works on it."""
+    if (hand := _current.get()) is not None:
+        hand.attempt, hand.integration = attempt, integration_id
+
+
+def described() -> dict[str, object]:
+    """What a log line says of the event in hand: asked for when a line is written, not per event."""
+    hand = _current.get()
+    if hand is None:
+        return {}
+    key = getattr(hand.event.message, "key", None)
+    known = {"order": key.decode("utf-8", "replace")[:64] if isinstance(key, bytes) else None,
+             "attempt": hand.attempt, "integration": hand.integration}  # fmt: skip
+    return {name: value for name, value in known.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from agents import config_check
+from agents import config_check, hand
 from agents.accounts import account
 from agents.alerts import alerts_forever
 from agents.guard import Delivery, Guard, dead_letter, where
@@ -30,14 +30,14 @@ from db.leader import Leader
 from db.ledger import Ledger
 from db.stock import CodeStock
 from db.views import Views
-from streams import traces
-from streams.config import Config, IntegrationConfig, with_catalog
+from streams import logs, traces
+from streams.config import Config, IntegrationConfig, secrets, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
 from streams.kafka import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
 from streams.order import AttentionCode
-from streams.seal import Sealer
+from streams.seal import VARIABLE, Sealer
 from streams.topics import PROMISES, specs
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,8 @@ class Parts:
         self._file = config
         self._stop = stop
         self._environ = os.environ if environ is None else environ
+        logs.hide([*secrets(config), *self._environ.get(VARIABLE, "").replace(",", " ").split()])
+        logs.tell_also(hand.described)
         self._sealer = Sealer.from_environ(self._environ)
         self._engine = connect(config.database.url.get_secret_value(), config.database.pool_size)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
@@ -204,6 +206,7 @@ class Parts:
 
     async def _use(self, config: Config) -> None:
         """Build what changed, keep what did not: an unchanged lane keeps its breaker and its connections."""
+        logs.hide(secrets(config))
         deps = self.deps
         tiers = config.tiers()
         accounts: dict[str, Account] = {}

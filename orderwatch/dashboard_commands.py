@@ -25,13 +25,15 @@ def dashboard(
     import sys
 
     from orderwatch.session import configured
+    from streams.config import secrets
     from streams.errors import ConfigError
-    from streams.logs import logging_config
+    from streams.logs import hide, logging_config
     from streams.seal import VARIABLE, Sealer
     from web.parts import gather
     from web.serve import Server, address, listen
 
     settings = configured(config)
+    hide(secrets(settings))
     logging.config.dictConfig(logging_config(settings.worker.log_level, settings.worker.log_format))
     sealer = Sealer.from_environ(os.environ) if VARIABLE in os.environ else None
     where = (host or settings.web.host, settings.web.port if port is None else port)

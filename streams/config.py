@@ -36,6 +36,7 @@ from streams.config_models import (
     TelemetryConfig,
     WebConfig,
     WorkerConfig,
+    secrets,
 )
 from streams.config_types import Seconds, duration_text, tier_name
 from streams.errors import ConfigError
@@ -66,6 +67,7 @@ __all__ = [
     "WorkerConfig",
     "duration_text",
     "load",
+    "secrets",
     "tier_name",
     "with_catalog",
 ]

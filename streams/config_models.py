@@ -6,10 +6,11 @@ keys are in ``streams.config_rules``.
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from streams.config_types import (
     Currency,
@@ -37,6 +38,21 @@ class Block(BaseModel):
     """A block of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def secrets(value: Any) -> Iterator[str]:
+    """Every secret in a block or in what it holds, for whoever must not print it."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from secrets(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from secrets(item)
 
 
 class SecurityConfig(Block):

@@ -4,6 +4,7 @@ The collector is a real OTLP/HTTP receiver; the worker sends to it from its own 
 from this one.
 """
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -122,6 +123,12 @@ def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_servic
     [placed] = [span for span in trace if span.name == "provider place"]
     attributes = {item.key: item.value.string_value for item in placed.attributes}
     assert attributes["orderwatch.integration"] == "znet-main" and attributes["orderwatch.outcome"] == "accepted"
+    log = (system.directory / "worker-0.log").read_text(errors="replace")
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if line["event"] == "placed"]
+    assert (line["order"], line["attempt"], line["integration"]) == ("traced", 1, "znet-main")
+    assert line["trace_id"] == root.trace_id.hex()
+    assert TOKEN not in log
     assert collector.tokens == {TOKEN}
     everything = b"".join(collector.bodies)
     assert PLAYER.encode() not in everything and TOKEN.encode() not in everything
