@@ -12,14 +12,12 @@ from litestar.datastructures import Cookie
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect, Template
 
-from agents import acts
 from agents.rehearsal import dry_routing
 from db import board, queries, workers
 from db.board import OrderFilter
 from db.overview import Overview
 from db.queries import Snapshot
-from db.rows import OrderState
-from orderwatch.why import explain
+from orderwatch.why import explain, offered
 from streams.order import AttentionCode, ExternalStatus
 from web import words
 from web.access import PUBLIC, Who
@@ -146,8 +144,7 @@ async def order(request: _Request, parts: Inside, tenant: FromPath[str], order: 
     if not why.known:
         raise Refused(404, f"order {order} of tenant {tenant} is not known")
     pins = found.order is not None and found.order.finished_at is not None and any(row.pins for row in found.attempts)
-    state = None if found.order is None else OrderState(found.order, list(found.attempts))
-    offers = [] if state is None else acts.offers(state, routing, found.now)
+    offers = offered(found, routing, found.now)
     return await page("order.html", request, parts, found=found, why=why, offers=offers, pins=pins, price=_price(found))
 
 

@@ -26,7 +26,7 @@ from streams.events import Created
 from streams.kafka import Outgoing
 from tests.conftest import run_sql
 from tests.malformed import raw_producer
-from tests.system import ROOT, System
+from tests.system import ROOT, System, _catalogue
 
 SCREENSHOTS = ROOT / ".cache" / "screenshots"
 PLAYER = "5551234567890"
@@ -83,7 +83,9 @@ def stack(postgres: Postgres, template: str, broker: Broker, parts_directory: Pa
     name = f"browser_{uuid4().hex}"
     run_sql(postgres, f"create database {name} template {template}")
     checks = {"first_after": "500ms", "backoff": {"base": "1s", "factor": 2, "max": "8s"}}
-    with System(parts_directory / name, broker.address, postgres.url_of(name), settings={"checks": checks}) as system:
+    by_hand = {"tenant_id": "shop", "package_id": "by-hand", "integration": "barakat-1", "provider_package_id": "10"}
+    settings = {"checks": checks, "mappings": [*_catalogue("")["mappings"], by_hand]}
+    with System(parts_directory / name, broker.address, postgres.url_of(name), settings=settings) as system:
         system.start_worker()
         dashboard = _dashboard(system)
         stack = Stack(system, _address(dashboard[1]))

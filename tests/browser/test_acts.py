@@ -69,7 +69,9 @@ def test_an_order_that_waits_is_sent_to_a_chosen_integration_or_cancelled(
     assert "failed" in act(page, "Cancel")
     until(lambda: stack.state("hand-2") == "failed", 30)
     page = visit().go("/orders/shop/hand-3")
-    assert page.locator("main button[data-open]", has_text="Send to another integration").count() in (0, 1)
+    assert "attempt 1 goes to barakat-1" in act(page, "Send to another integration", integration_id="barakat-1")
+    until(lambda: stack.state("hand-3") == "completed", 30)
+    expect(page.locator("h1 .badge")).to_contain_text("Completed", timeout=20_000)
 
 
 def test_pins_are_shown_once_and_it_is_written_down(visit: Callable[..., Visit], stack: Stack) -> None:
@@ -101,6 +103,62 @@ def test_what_was_seen_leaves_the_queue_one_by_one_and_as_a_group(visit: Callabl
     expect(group).to_have_count(0, timeout=20_000)
     rows = stack.system.rows("select acknowledged_by from attention where code = 'manual_route'")
     assert {row["acknowledged_by"] for row in rows} == {"ayşe"}
+
+
+def test_a_dead_letter_is_judged_first_and_goes_out_corrected(visit: Callable[..., Visit], stack: Stack) -> None:
+    visitor = visit()
+    page = visitor.go("/dead-letters")
+    page.locator("main button", has_text="Replay these 3").click()
+    page.locator("dialog[open] [data-dry]").click()
+    expect(page.locator("dialog[open] .outcome li")).to_have_count(3)
+    assert "still malformed" in page.locator("dialog[open] .outcome").inner_text()
+    visitor.shoot("replay")
+    page.keyboard.press("Escape")
+    page.locator("[data-row] a.main").first.click()
+    page.locator("main button", has_text="Fix and replay").click()
+    page.fill("dialog[open] [name=fix]", '{"quantity": 1}')
+    page.locator("dialog[open] [data-dry]").click()
+    expect(page.locator("dialog[open] .outcome")).to_contain_text("is accepted as a new order and bought at")
+    visitor.shoot("fix")
+    page.fill("dialog[open] [name=reason]", "the shop wrote a word")
+    page.locator("dialog[open] [data-send]").click()
+    expect(page.locator("dialog[open] .said.done")).to_contain_text("Sent again: 1")
+    until(lambda: stack.state("bad-0") or stack.state("bad-1") or stack.state("bad-2"), 30)
+    [row] = stack.system.rows("select replayed_by from dead_letters where replayed_at is not null")
+    assert row["replayed_by"] == "ayşe"
+
+
+def test_a_route_is_tested_and_nothing_leaves(visit: Callable[..., Visit], stack: Stack) -> None:
+    visitor = visit()
+    page = visitor.go("/routes/shop/sixty")
+    bought = len(stack.system.control("GET", "/ledger"))
+    page.fill("[name=user_identifier]", "player-77")
+    page.locator("[data-send]").click()
+    expect(page.locator(".timeline .proof").first).to_contain_text("player-77")
+    assert "demo" not in page.locator(".timeline").inner_text()
+    visitor.shoot("route-tested")
+    page = visitor.go("/routes/shop/by-hand")
+    page.locator("[data-send]").click()
+    expect(page.locator(".timeline .bad")).to_have_count(1)
+    assert len(stack.system.control("GET", "/ledger")) == bought
+
+
+def test_an_integration_is_switched_off_and_on(visit: Callable[..., Visit], stack: Stack) -> None:
+    visitor = visit()
+    page = visitor.go("/integrations")
+    card = page.locator("#codes-1")
+    for button, shown, state in (("Switch off", "Switched off", False), ("Switch on", "Working", True)):
+        card.get_by_role("button", name=button).click()
+        page.locator("dialog[open] [name=reason]").fill("an emergency")
+        page.locator("dialog[open] [data-send]").click()
+        expect(page.locator("dialog[open] .said.done")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(card).to_contain_text(shown, timeout=20_000)
+        visitor.shoot(f"switch-{state}")
+        [row] = stack.system.rows("select doc -> 'enabled' as enabled from integrations where id = 'codes-1'")
+        assert row["enabled"] is state
+    looker = visit("orders:read", "actions").go("/integrations")
+    assert "lacks the scope admin" in looker.inner_text("main")
 
 
 def test_an_order_that_comes_moves_the_overview_without_a_reload(visit: Callable[..., Visit], stack: Stack) -> None:

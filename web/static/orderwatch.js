@@ -127,7 +127,7 @@ function document_(form) {
   const made = {};
   for (const field of form.querySelectorAll("[name]")) {
     if (field.type === "radio" && !field.checked) continue;
-    if (field.value === "" && "optional" in field.dataset) continue;
+    if (field.value.trim() === "" && ("optional" in field.dataset || field.name === "reason")) continue;
     made[field.name] = (KINDS[field.dataset.kind] ?? String)(field.value.trim());
   }
   return made;
@@ -135,7 +135,8 @@ function document_(form) {
 
 async function send(form, more) {
   let asked_;
-  if (!form.reportValidity()) return;
+  const asking = [...form.elements].filter((field) => !(more?.dry_run && field.name === "reason"));
+  if (!asking.every((field) => field.reportValidity())) return;
   try { asked_ = document_(form); } catch { return tell(form, said.saidRefused + ": JSON", "refused"); }
   tell(form, said.saidSending, "");
   const buttons = [...form.querySelectorAll("[data-send], [data-dry]")];
@@ -160,7 +161,7 @@ function heard(form, answer, told, more) {
   if (told.done === false) tell(form, `${said.saidRefused}: ${told.said ?? ""}`, "refused");
   else if (answer.status === 202) tell(form, said.saidReceived, "");
   else if ("letters" in told) tell(form, counted(told), told.dry_run ? "" : "done");
-  else if ("steps" in told) tell(form, told.says ?? "", told.integration ? "done" : "");
+  else if ("steps" in told) tell(form, told.said, told.integration ? "done" : "");
   else tell(form, `${said.saidDone}. ${told.said ?? ""}`, "done");
 }
 
@@ -199,12 +200,11 @@ function step(row, list) {
   const sign = row.ok === null ? "–" : row.ok ? "✓" : "✕";
   line.append(make("div", sign, { className: "dot " + (row.ok === false ? "bad" : "") }), text);
   const title = make("p");
-  title.append(make("strong", names[row.name] ?? row.name), " ", make("small", row.integration ?? "", { dir: "ltr" }));
+  title.append(make("strong", names[row.step] ?? row.step), " ", make("small", row.integration ?? "", { dir: "ltr" }));
   text.append(title);
   const state = row.ok === null ? list.dataset.unreached : row.ok ? "" : list.dataset.stops;
-  if (row.says || state) text.append(make("p", [state, row.says].filter(Boolean).join(": "), { dir: "auto" }));
-  const shown = Object.entries(row.shown ?? {});
-  if (shown.length) text.append(make("pre", shown.map(([name, value]) => `${name}: ${value}`).join("\n"), { className: "proof", dir: "ltr" }));
+  if (row.said || state) text.append(make("p", [state, row.said].filter(Boolean).join(": "), { dir: "auto" }));
+  if (row.request) text.append(make("pre", row.request, { className: "proof", dir: "ltr" }));
   return line;
 }
 
