@@ -6,13 +6,14 @@ A check that cannot be made because another part is away is not made: the part t
 import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from db import queries, schema, switch, workers
+from db import queries, schema, switch, tokens, workers
+from db.tokens import Token
 from orderwatch.adapters import adapters
 from orderwatch.config_commands import loaded_with_checks
 from orderwatch.session import database, with_parts, with_stored_catalog
@@ -29,6 +30,7 @@ SKEW_WARN_S = 1.0
 SKEW_FAIL_S = 10.0
 LAG_WARN = 1000
 OLD_S = 900.0
+_SOON = timedelta(days=7)
 
 #: What the workers' own group reads; the tiers belong to the delay line, where waiting is the purpose.
 _READ = (topics.CREATED, topics.CHECK, topics.REFERENCED, topics.STATUS_CHANGED, topics.ATTENTION, topics.DEAD_LETTER)
@@ -132,6 +134,7 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         return
     yield Finding("migrations", "ok", f"{at}, the schema of this release")
     yield from _workers(workers.workers(engine))
+    yield _dashboard(config, tokens.listing(engine), now)
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))
     for name, off in sorted(switch.switched_off(engine).items()):
         yield Finding(f"integration {name}", "warn", f"switched off by {off['by']}: {off['reason']}",
@@ -161,6 +164,19 @@ def _workers(found: Sequence[workers.Worker]) -> Iterator[Finding]:
             again = f", tried again in {duration(lane.reopens_in_s)}" if lane.reopens_in_s else ""
             yield Finding(f"lane {name}", "warn", f"sends nothing{again}: {lane.last_error or 'no usable answers'}",
                           "look at the provider; its orders wait, the others go on")
+
+
+def _dashboard(config: Config, made: Sequence[Token], now: datetime) -> Finding:
+    """What keeps people out: log-ins that end with a restart, tokens that are used and about to be over."""
+    ends = {token: token.expires_at or datetime.max.replace(tzinfo=UTC) for token in made if token.revoked_at is None}
+    good = [token for token, at in ends.items() if at > now]
+    ending = sorted(token.name for token in good if token.last_used_at is not None and ends[token] - _SOON < now)
+    if ending:
+        found = f"tokens that are used end within {_SOON.days} days: {', '.join(ending)}"
+        return Finding("dashboard", "warn", found, "`orderwatch token create`, and hand them out")
+    if config.web.session_key is None and config.web.host not in ("127.0.0.1", "::1", "localhost"):
+        return Finding("dashboard", "warn", "log-ins end whenever it restarts", "set web.session_key")
+    return Finding("dashboard", "ok", f"{count(len(good), 'token')} in force")
 
 
 def _skew(ahead_s: float) -> Finding:

@@ -1,5 +1,6 @@
 """``orderwatch token``: who may use the dashboard and the HTTP API, and for what."""
 
+import re
 from datetime import timedelta
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say
 
 app = typer.Typer(no_args_is_help=True, help="Tokens of the dashboard and the HTTP API.")
 
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -33,6 +35,8 @@ def create(
         fail(f"--scope is {unknown}; expected all, or one of {', '.join(tokens.SCOPES)}", 2)
     if not 1 <= len(name.strip()) <= tokens.NAME_LENGTH or not name.isprintable():
         fail(f"--name is not usable; expected 1 to {tokens.NAME_LENGTH} printable characters", 2)
+    if tenant is not None and not _ID.match(tenant):
+        fail(f"--tenant is {tenant}; expected 1 to 64 characters of A-Z a-z 0-9 . _ : -", 2)
     lasts = None if expires is None else _lasting(expires)
     with database(configured(config)) as engine:
         made = tokens.create(engine, name.strip(), scopes, tenant, who, lasts)

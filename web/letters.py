@@ -49,8 +49,7 @@ class OneLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(Strict, frozen=True, kw_only=True):
     """Which letters go to their topic again, and why: those with these ids, or those with one reason (``group``).
 
-    ``fix`` corrects one letter: its fields replace those that came, null takes one away. With ``dry_run`` nothing is
-    sent.
+    ``fix`` corrects one letter: its fields replace those that came, null takes one away. ``dry_run`` sends nothing.
     """
 
     ids: Annotated[list[Number], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)

@@ -136,6 +136,7 @@ class Demo:
             " no order."
             " The providers are slow, refuse, and hang up after they have sold."
         )
+        stage.start_dashboard()
         self._began = time.monotonic()
         stage.start_worker()
         with self._stopping.held():
@@ -143,6 +144,7 @@ class Demo:
             self._shop = story.Shop(stage.config, self._events)
         self._downstream.start()
         self._shop.start()
+        self._tell(f"See everything, and act: {stage.dashboard_link()}")
         in_time, last = self._watch(repeats)
         collected = self._books()
         verdict = four.compare(collected, open_allowed=self._by_hand)

@@ -13,17 +13,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import yaml
 
-from db import operator, schema
+from db import operator, schema, tokens
 from db.engine import connect
 from orderwatch.codes_commands import fingerprint
 from orderwatch.demo.stopping import Stopping
-from orderwatch.embedded import START_TIMEOUT_S, Broker, PartError, Postgres, free_port
+from orderwatch.embedded import HOST, START_TIMEOUT_S, Broker, PartError, Postgres, free_port
 from orderwatch.leash import Leashed
 from streams.config import Config, load
 from streams.errors import ConfigError
@@ -38,6 +39,7 @@ BY = "demo"
 _PAUSE_S = 0.05
 _GRACE_S = 5.0
 _TAIL = 1500
+_AT = "dashboard at "
 
 _T = TypeVar("_T")
 
@@ -56,6 +58,7 @@ class Stage:
         self.sealer = Sealer([self._keys])
         self.worker: Leashed | None = None
         self._simulator: Leashed | None = None
+        self._dashboard: Leashed | None = None
         self.control_url = ""
         self.directory = self._started(self._make_directory)
         self.config_path = self.directory / "config.yaml"
@@ -82,6 +85,27 @@ class Stage:
         command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"]
         self.worker = self._started(lambda: self._leash(command, "worker.log", environ))
 
+    def start_dashboard(self) -> None:
+        """As an operator would start it; ``dashboard_link`` says where, once it listens."""
+        command = [sys.executable, "-m", "orderwatch", "dashboard", "--host", HOST, "--port", "0"]
+        environ = {
+            "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", VARIABLE: self._keys,
+            "ORDERWATCH_CONFIG": str(self.config_path),
+        }
+        self._dashboard = self._started(lambda: self._leash(command, "dashboard.log", environ))
+
+    def dashboard_link(self) -> str:
+        """Logs a person in, with a token that is good while the demo runs. Raises ``PartError``."""
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < give_up_at:
+            self.refuse_dead_parts()
+            for line in (self.directory / "dashboard.log").read_text("utf-8", errors="replace").splitlines():
+                if line.startswith(_AT):
+                    token = tokens.create(self.engine, BY, tokens.SCOPES.keys(), None, BY, timedelta(days=1))
+                    return f"{line.removeprefix(_AT)}/login#token={token.text}"
+            time.sleep(_PAUSE_S)
+        raise PartError("the dashboard did not start; see dashboard.log")
+
     def load_codes(self, tenant_id: str, group: str, codes: Iterable[str]) -> int:
         """Put codes into the stock, sealed; how many were new."""
         seal = self.sealer.seal
@@ -99,8 +123,9 @@ class Stage:
             return json.loads(answer.read())
 
     def refuse_dead_parts(self) -> None:
-        """Raises ``PartError`` with the end of its log when worker or simulator has ended by itself."""
-        for name, part in (("worker", self.worker), ("simulator", self._simulator)):
+        """Raises ``PartError`` with the end of its log when worker, simulator or dashboard has ended by itself."""
+        parts = (("worker", self.worker), ("simulator", self._simulator), ("dashboard", self._dashboard))
+        for name, part in parts:
             if part is not None and part.ended():
                 tail = (self.directory / f"{name}.log").read_text("utf-8", errors="replace")[-_TAIL:]
                 raise PartError(f"the {name} ended by itself; the end of its log:\n{tail}")

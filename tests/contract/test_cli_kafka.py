@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from db import queries
+from db import queries, tokens
 from orderwatch.embedded import Broker
 from orderwatch.personal import readable
 from tests.contract.command_line import CommandLine
@@ -294,7 +295,7 @@ def test_the_doctor_names_what_is_wrong_and_what_helps(command: CommandLine, eng
     assert status == 1
     assert {name: item["verdict"] for name, item in found.items()} == {
         "configuration": "ok", "secrets": "ok", "broker": "ok", "topics": "ok", "consumer lag": "ok", "database": "ok",
-        "clock skew": "ok", "migrations": "ok", "workers": "fail", "overdue checks": "fail",
+        "clock skew": "ok", "migrations": "ok", "workers": "fail", "dashboard": "ok", "overdue checks": "fail",
         "sweeper": "fail", "projection": "ok", "unknown outcomes": "warn", "attention": "warn", "dead letters": "warn",
         "provider znet-main": "fail",
     }
@@ -341,3 +342,12 @@ def test_the_doctor_goes_on_when_a_server_is_away(command: CommandLine) -> None:
     command.set(KAFKA_BOOTSTRAP_SERVERS="nonsense")
     status, found = findings(command)
     assert (status, list(found)) == (1, ["configuration"])
+
+
+def test_the_doctor_names_tokens_that_are_used_and_about_to_be_over(command: CommandLine, engine: sa.Engine) -> None:
+    made = tokens.create(engine, "shop", ["orders:write"], None, "test", timedelta(days=3))
+    unused = findings(command)[1]["dashboard"]
+    assert (unused["verdict"], unused["finding"]) == ("ok", "1 token in force")
+    assert tokens.matching(engine, made.text)
+    used = findings(command)[1]["dashboard"]
+    assert used["verdict"] == "warn" and "shop" in used["finding"]

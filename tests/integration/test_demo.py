@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,10 @@ def test_with_keep_everything_answers_until_it_is_stopped(place: Path) -> None:
     asked = [sys.executable, "-m", "orderwatch", "order", "why", "demo", "D-10006"]
     why = subprocess.run(asked, env=env, cwd=place, capture_output=True, text=True, check=False)
     assert "manual_route" in why.stdout, why.stderr
+    [(url, token)] = re.findall(r"(http://127\.0\.0\.1:\d+)/login#token=(\S+)", demo.said)
+    asked_for = urllib.request.Request(f"{url}/api/orders/demo/D-10006", headers={"authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked_for, timeout=20) as answer:
+        assert "manual_route" in json.load(answer)["why"]["headline"]
     demo.process.send_signal(signal.SIGINT)
     assert demo.end(40) == 0, demo.said
     assert not alive(family) and not left_behind(place)

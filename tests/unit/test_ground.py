@@ -107,7 +107,7 @@ def commands(app: typer.Typer) -> set[str]:
 
 class TestCompose:
     def test_has_the_parts(self) -> None:
-        assert set(SERVICES) == {"redpanda", "postgres", "simulator", "init", "worker-1", "worker-2"}
+        assert set(SERVICES) == {"redpanda", "postgres", "simulator", "init", "worker-1", "worker-2", "dashboard"}
         assert SERVICES["postgres"]["image"].startswith("postgres:18")
         assert SERVICES["redpanda"]["image"].startswith("redpandadata/redpanda:")
 
@@ -129,12 +129,18 @@ class TestCompose:
             assert SERVICES[name]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
             assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > 25
 
+    def test_the_dashboard_starts_after_the_set_up_and_is_where_the_configuration_says(self, tmp_path: Path) -> None:
+        config = load_config(written(tmp_path, "config.yaml"), environment("dashboard"))
+        assert SERVICES["dashboard"]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
+        assert SERVICES["dashboard"]["ports"] == [f"127.0.0.1:8080:{config.web.port}"]
+        assert environment("dashboard") == environment("worker-1")
+
     def test_its_commands_exist(self) -> None:
         from orderwatch.cli import app
 
         lines = [" ".join(SERVICES[name]["command"]) for name in OURS]
         used = {found for line in lines for found in re.findall(r"orderwatch ([a-z]+(?: [a-z]+)?)", line)}
-        assert used == {"worker", "db upgrade", "topics apply"}
+        assert used == {"worker", "dashboard", "db upgrade", "topics apply"}
         assert used <= commands(app)
         assert SERVICES["simulator"]["command"][:3] == ["python", "-m", "simulator"]
 
