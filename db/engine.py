@@ -54,6 +54,8 @@ def answering(engine: sa.Engine | None = None) -> Iterator[None]:
         if engine is not None:
             engine.dispose()
         raise StoreUnavailable(f"PostgreSQL did not answer ({_what(error)})") from None
+    except sa.exc.TimeoutError:
+        raise StoreUnavailable("every connection to PostgreSQL is busy") from None
     except DBAPIError as error:
         if error.connection_invalidated or (_code(error) or "").startswith(_PASSING):
             if engine is not None:

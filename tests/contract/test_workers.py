@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from agents.heartbeat import Heartbeat
 from agents.lanes import Lane
@@ -15,6 +16,7 @@ from db import workers
 from db.workers import Doc
 from orderwatch.doctor import _workers
 from streams.config import BreakerConfig, LimitsConfig
+from streams.errors import StoreUnavailable
 from tests.contract.store import Store, store_on
 from tests.fakes import FakeProvider
 from tests.waiting import eventually
@@ -84,6 +86,14 @@ async def test_a_worker_speaks_by_itself_and_says_goodbye(store: Store, monkeypa
     await asyncio.gather(task, return_exceptions=True)
     await heart.goodbye()
     assert workers.workers(store.engine) == []
+
+
+def test_a_pool_without_a_free_connection_is_a_store_that_is_away(database: str) -> None:
+    url = sa.make_url(database).set(drivername="postgresql+psycopg2")
+    engine = sa.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    with engine.connect(), pytest.raises(StoreUnavailable, match="busy"):
+        workers.note(engine, "a:1", doc())
+    engine.dispose()
 
 
 def test_the_doctor_names_silent_workers_and_open_lanes_with_a_remedy(store: Store) -> None:
