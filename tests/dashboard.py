@@ -93,9 +93,9 @@ def settings(database: str, broker: str = NOWHERE, **web: Any) -> Config:
 
 
 @contextmanager
-def dashboard(config: Config, environ: Mapping[str, str] | None = None) -> Iterator[Dashboard]:
-    """Started, and ended at the end."""
-    sealer = Sealer([new_key()])
+def dashboard(config: Config, environ: Mapping[str, str] | None = None, keys: str = "") -> Iterator[Dashboard]:
+    """Started, and ended at the end; ``keys`` opens PINs that somebody else sealed."""
+    sealer = Sealer([keys or new_key()])
     server = Server(gather(config, sealer, environ or {}))
     listening = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listening],), name="dashboard")
