@@ -7,7 +7,7 @@ from litestar import Request, get
 from litestar.params import FromPath
 from litestar.response import Template
 
-from db import board, queries
+from db import board, queries, switch
 from web import words
 from web.access import Who
 from web.pages import lanes, page
@@ -24,7 +24,8 @@ async def integrations(request: _Request, parts: Inside, who: Who) -> Template:
     rows = await parts.ask(board.integrations, parts.engine, who.tenant_id)
     now = await parts.ask(queries.database_now, parts.engine)
     seen = await lanes(parts, who.tenant_id)
-    return await page("integrations.html", request, parts, rows=rows, lanes=seen, now=now)
+    off = await parts.ask(switch.switched_off, parts.engine)
+    return await page("integrations.html", request, parts, rows=rows, lanes=seen, now=now, off=off)
 
 
 @get("/routes", needs="orders:read", include_in_schema=False)

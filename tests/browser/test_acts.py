@@ -154,6 +154,7 @@ def test_an_integration_is_switched_off_and_on(visit: Callable[..., Visit], stac
         expect(page.locator("dialog[open] .said.done")).to_be_visible()
         page.keyboard.press("Escape")
         expect(card).to_contain_text(shown, timeout=20_000)
+        expect(card.get_by_text("by ayşe: an emergency")).to_have_count(0 if state else 1)
         visitor.shoot(f"switch-{state}")
         [row] = stack.system.rows("select doc -> 'enabled' as enabled from integrations where id = 'codes-1'")
         assert row["enabled"] is state

@@ -19,6 +19,7 @@ from db import board, schema
 from db.board import OrderFilter
 from db.engine import connect
 from orderwatch.embedded import Postgres
+from tests.dashboard import Dashboard, dashboard, settings
 
 _FILL = (
     """
@@ -96,7 +97,22 @@ def main() -> None:
         for name, ask in asked.items():
             took = [_took_ms(ask) for _ in range(10)]
             print(f"{name:60} {median(took):7.1f} ms, slowest {max(took):7.1f} ms")
+        _pages(server.url)
         engine.dispose()
+
+
+def _pages(url: str) -> None:
+    """The same through the dashboard: the whole answer, over its socket."""
+    with dashboard(settings(url)) as site:
+        token = site.token()
+        for path in ("/", "/orders", "/orders?state=failed", "/orders?state=open", "/orders?number=player-77",
+                     "/orders/demo/o-400", "/attention", "/integrations", "/api/orders", "/api/overview"):
+            took = [_took_ms(partial(_get, site, path, token)) for _ in range(10)]
+            print(f"{'GET ' + path:60} {median(took):7.1f} ms, slowest {max(took):7.1f} ms")
+
+
+def _get(site: Dashboard, path: str, token: str) -> None:
+    assert site.get(path, token).status == 200, path
 
 
 def _said(wanted: OrderFilter) -> str:

@@ -171,7 +171,7 @@ function counted(told) {
   return [
     told.dry_run ? "" : `${said.saidSent}: ${told.sent}`,
     told.not_sent ? `${said.saidKept}: ${told.not_sent}` : "",
-    `${said.saidCost}: ${costs.join(" + ") || "0"}`,
+    costs.length || !told.cost_not_known ? `${said.saidCost}: ${costs.join(" + ") || "0"}` : "",
     told.cost_not_known ? `${said.saidUnpriced}: ${told.cost_not_known}` : "",
   ].filter(Boolean).join(" · ");
 }
