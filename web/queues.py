@@ -1,5 +1,6 @@
 """The pages of the two queues that people work through: attention and dead letters."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from litestar import Request, get
@@ -7,7 +8,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Template
 
 from db import board, queries
-from db.board import Group
+from db.board import AttentionRow, Group, LetterRow, Page
 from orderwatch.personal import readable
 from web.access import Who
 from web.pages import page
@@ -29,13 +30,11 @@ async def attention(
 ) -> Template:  # fmt: skip
     """Open attentions by reason, the reason with the oldest first; with ``code`` one reason alone."""
     groups = await parts.ask(board.attention_groups, parts.engine, who.tenant_id)
-    shown, next_, now = [], None, None
-    for group in _chosen(groups, code):
-        found = await _read(parts, board.attention, who.tenant_id, code=group.reason, after=after,
-                            limit=_MANY if code else _FEW)  # fmt: skip
-        shown.append((group, found.rows))
-        next_, now = found.next if code else None, found.now
-    return await page("attention.html", request, parts, groups=shown, next=next_, now=now, only=code)
+
+    async def rows(reason: str, limit: int) -> Page[AttentionRow]:
+        return await parts.ask(board.attention, parts.engine, who.tenant_id, code=reason, after=after, limit=limit)
+
+    return await page("attention.html", request, parts, **await _grouped(groups, rows, code))
 
 
 @get("/dead-letters", needs="orders:read", include_in_schema=False)
@@ -45,13 +44,27 @@ async def letters(
 ) -> Template:  # fmt: skip
     """Dead letters by reason; with ``reason`` one alone."""
     groups = await parts.ask(board.letter_groups, parts.engine, who.tenant_id)
+
+    async def rows(only: str, limit: int) -> Page[LetterRow]:
+        return await parts.ask(board.letters, parts.engine, who.tenant_id, reason=only, after=after, limit=limit)
+
+    return await page("letters.html", request, parts, **await _grouped(groups, rows, reason))
+
+
+async def _grouped(
+    groups: list[Group], rows: Callable[[str, int], Awaitable[Page[Any]]], only: str | None
+) -> dict[str, Any]:
+    """Each group with its first rows, or one group with a whole page of them and where the next one starts."""
     shown, next_, now = [], None, None
-    for group in _chosen(groups, reason):
-        found = await _read(parts, board.letters, who.tenant_id, reason=group.reason, after=after,
-                            limit=_MANY if reason else _FEW)  # fmt: skip
-        shown.append((group, found.rows))
-        next_, now = found.next if reason else None, found.now
-    return await page("letters.html", request, parts, groups=shown, next=next_, now=now, only=reason)
+    for group in groups:
+        if only in (None, group.reason):
+            try:
+                found = await rows(group.reason, _MANY if only else _FEW)
+            except ValueError:
+                raise Refused(400, "after is not a place in this list") from None
+            shown.append((group, found.rows))
+            next_, now = found.next if only else None, found.now
+    return {"groups": shown, "next": next_, "now": now, "only": only}
 
 
 @get("/dead-letters/{letter:int}", needs="orders:read", include_in_schema=False)
@@ -65,17 +78,6 @@ async def one_letter(request: _Request, parts: Inside, who: Who, letter: FromPat
     value = said if isinstance(said, str) else "\n".join(f"{name}: {plain(word)}" for name, word in dict(said).items())  # type: ignore[call-overload]
     key = bytes(found["key"] or b"").decode("utf-8", "replace")
     return await page("letter.html", request, parts, letter=found, value=value, key=key, now=now)
-
-
-async def _read(parts: Any, question: Any, tenant_id: str | None, **how: Any) -> Any:
-    try:
-        return await parts.ask(question, parts.engine, tenant_id, **how)
-    except ValueError:
-        raise Refused(400, "after is not a place in this list") from None
-
-
-def _chosen(groups: list[Group], reason: str | None) -> list[Group]:
-    return [group for group in groups if reason in (None, group.reason)]
 
 
 routes: list[Any] = [attention, letters, one_letter]
