@@ -337,7 +337,8 @@ Generated from `streams/metrics.py`; a test compares it (`python -m streams.metr
 
 - Each worker serves its own at `http://<ORDERWATCH_WORKER_BIND>:<port>/metrics/`; the port is 6066 for the first
   process of `orderwatch worker`, and counts up (`--web-port`).
-- The dashboard serves at `/metrics` what is in the database: ledger, money at risk, attention, workers.
+- The dashboard serves at `/metrics` what is in the database: ledger, money at risk, attention, workers. It asks for a
+  token: `orderwatch token create --name prometheus --scope metrics`.
 - A counter is of one process and starts at 0 with it: use `rate()` and `sum()`. Label values are integrations, agents
   and fixed words only; there is no order, tenant, customer's word or secret in any of them.
 - `ops/prometheus/alerts.yaml` has rules over these, `ops/grafana/orderwatch.json` a dashboard, `docs/runbook.md` what

@@ -3,14 +3,19 @@
 import json
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from urllib.error import HTTPError
 
-from orderwatch.embedded import Broker, free_port
+import sqlalchemy as sa
+import yaml
+
+from orderwatch.embedded import Broker, Postgres, free_port
 from orderwatch.leash import Leashed
 from streams.events import Created
 from tests.chaos.orders import HOOKS
 from tests.integration.conftest import Start
+from tests.proxy import Proxy
 from tests.system import ROOT, System, http
 from tests.waiting import wait_until
 
@@ -74,3 +79,32 @@ def test_a_hanging_handler_is_seen_told_and_started_again(system_of: Start, brok
     verdict = system.books()
     assert verdict.agree, verdict.differences
     worker.stop()
+
+
+def test_a_database_that_falls_silent_for_long_is_no_reason_to_restart(
+    system_of: Start, broker: Broker, postgres: Postgres
+) -> None:
+    address = sa.make_url(postgres.url)
+    assert address.port is not None, "the bundled server listens on TCP"
+    with Proxy(address.port) as network:
+        system = system_of(broker.address, settings={"worker": {"stall_after": "8s"}})
+        url = sa.make_url(system.database).set(host="127.0.0.1", port=network.port)
+        document = yaml.safe_load(system.config_path.read_text(encoding="utf-8"))
+        document["database"]["url"] = url.render_as_string(hide_password=False)
+        system.config_path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        worker = system.start_worker()
+        port = worker.port  # type: ignore[attr-defined]
+        system.send([order(f"before-{n}") for n in range(5)])
+        system.wait_for_ends(60)
+        network.drop()
+        system.send([order(f"silent-{n}") for n in range(20)])
+
+        silent_until = time.monotonic() + 20
+        while time.monotonic() < silent_until:
+            assert health(port) == (200, [])
+            time.sleep(1)
+        network.heal()
+
+        system.wait_for_ends(90)
+        assert "no progress" not in system.log_tail() and not worker.ended()
+        assert system.books().agree
