@@ -45,7 +45,7 @@ bench-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler,
 	    --quiet --custom-compile-command "make bench-lock" --output-file bench/requirements.lock
 
 bench-plots: $(READY)  ## draw results written with -o (ARGS="results/*.json --into docs/images")
-	@$$($(BIN)/python -c 'from bench.extras import environment; print(environment())')/python bench/plots.py $(ARGS)
+	@$$($(BIN)/python -c 'from bench.extras import environment; print(environment())')/python -m bench.plots $(ARGS)
 
 lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from confluent_kafka.admin import AdminClient
 
-from bench.numbers import lateness
+from bench.figures import lateness
 from bench.stage import Scene
 from orderwatch.books import Books, Verdict, compare, from_ledger
 from streams.events import Check, StatusChanged, decode

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import backlog, history, recovery, throughput
 from bench.contenders import Contender, Orderwatch
-from bench.numbers import repeated
+from bench.figures import repeated
 from bench.options import Options
 from bench.report import Finding, Result
 from bench.screen import Screen

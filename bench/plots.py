@@ -1,4 +1,4 @@
-"""Draws what the benchmark wrote: ``plots.py RESULT.json ... --into DIRECTORY`` makes SVG and PNG files.
+"""Draws what the benchmark wrote: ``python -m bench.plots RESULT.json ... --into DIRECTORY``, as SVG and PNG.
 
 Runs in the environment of bench/requirements.lock: ``make bench-plots``.
 """

@@ -11,7 +11,7 @@ import psutil
 from bench import evidence as ev
 from bench import throughput
 from bench.contenders import WORKER, Contender, Orderwatch, placing
-from bench.numbers import spread
+from bench.figures import spread
 from bench.options import Options
 from bench.report import Finding
 from bench.stage import Scene, Stage

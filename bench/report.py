@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.numbers import Spread, repeated
+from bench.figures import Spread, repeated
 from bench.options import Options
 from bench.processes import Cost
 from bench.profiling import Profile

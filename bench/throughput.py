@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bench import evidence as ev
 from bench.contenders import WORKER, Contender, lag, placing
-from bench.numbers import quantiles, spread
+from bench.figures import quantiles, spread
 from bench.options import Options
 from bench.processes import Cost, Meter
 from bench.profiling import Profiler

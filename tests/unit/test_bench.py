@@ -7,7 +7,7 @@ import yaml
 
 from bench import backlog, evidence, options, profiling, recovery, report
 from bench.evidence import Evidence
-from bench.numbers import Spread, lateness, percentile, quantiles, repeated, spread
+from bench.figures import Spread, lateness, percentile, quantiles, repeated, spread
 from bench.options import Options
 from bench.processes import Cost
 from streams.config import load
