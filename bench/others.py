@@ -1,6 +1,7 @@
 """The peers of ``bench/peers`` as contenders: started in their own environment, against the same servers."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from bench.extras import environment
 from bench.options import ACCESS, TENANT
 from bench.stage import Scene
 from orderwatch.apache_kafka import ROOT
-from orderwatch.embedded import HOST, free_port
+from orderwatch.embedded import HOST, PartError, free_port
 from streams.errors import ConfigError
 from streams.kafka import apply_topics
 from streams.topics import specs
@@ -84,6 +85,8 @@ class Celery:
         self._redis = ""
 
     def start(self, scene: Scene) -> None:
+        if shutil.which("redis-server") is None:
+            raise PartError("Celery needs Redis; no redis-server on the PATH (Debian: apt install redis-server)")
         port = free_port()
         self._redis = f"redis://{HOST}:{port}/0"
         command = ["redis-server", "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]

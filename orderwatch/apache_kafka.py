@@ -17,7 +17,7 @@ from uuid import uuid4
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from orderwatch.embedded import HOST, free_port
+from orderwatch.embedded import HOST, PartError, free_port
 from orderwatch.leash import Leashed
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,7 @@ class Kafka:
             capture_output=True, text=True, check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"Apache Kafka: formatting node {node} failed: {done.stdout}{done.stderr}")
+            raise PartError(f"Apache Kafka: formatting node {node} failed: {done.stdout}{done.stderr}")
 
     def _run(self, node: int) -> None:
         command = [_java(), *HEAP, *LOGGING, "-cp", f"{jars()}/*", "kafka.Kafka",
@@ -168,7 +168,7 @@ class Kafka:
                 return
             time.sleep(0.05)
         tail = self.log_of(node).read_text("utf-8", errors="replace")[-2000:]
-        raise RuntimeError(f"Apache Kafka: node {node} did not start; the end of {self.log_of(node)}:\n{tail}")
+        raise PartError(f"Apache Kafka: node {node} did not start; the end of {self.log_of(node)}:\n{tail}")
 
 
 def jars() -> Path:
@@ -178,7 +178,7 @@ def jars() -> Path:
         return wanted
     maven = shutil.which("mvn")
     if maven is None:
-        raise RuntimeError("Apache Kafka is fetched by Maven; no mvn on the PATH (Debian: apt install maven)")
+        raise PartError("Apache Kafka is fetched by Maven; no mvn on the PATH (Debian: apt install maven)")
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with (wanted.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -190,7 +190,7 @@ def jars() -> Path:
                     capture_output=True, text=True, check=False,
                 )
                 if done.returncode:
-                    raise RuntimeError(f"Apache Kafka: mvn could not fetch it:\n{(done.stdout + done.stderr)[-4000:]}")
+                    raise PartError(f"Apache Kafka: mvn could not fetch it:\n{(done.stdout + done.stderr)[-4000:]}")
                 os.rename(f"{scratch}/lib", wanted)
     return wanted
 
@@ -198,5 +198,5 @@ def jars() -> Path:
 def _java() -> str:
     java = shutil.which("java")
     if java is None:
-        raise RuntimeError("Apache Kafka needs Java 17 or newer; no java on the PATH")
+        raise PartError("Apache Kafka needs Java 17 or newer; no java on the PATH")
     return java

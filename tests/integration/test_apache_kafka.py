@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from orderwatch.embedded import PartError
 from tests.conftest import wait_until
 from tests.parts import Kafka
 
@@ -77,5 +78,5 @@ def test_three_nodes_keep_acknowledged_records_when_one_is_killed(parts_director
 
 @pytest.mark.kafka
 def test_a_broker_that_cannot_start_fails_and_quotes_its_log(parts_directory: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"formatting node 1 failed.*nonsense"):
+    with pytest.raises(PartError, match=r"formatting node 1 failed.*nonsense"):
         Kafka(parts_directory / "kafka-bad", settings={"log.retention.hours": "nonsense"}).start()
