@@ -1,4 +1,4 @@
-"""Where a worker's CPU goes: py-spy looks 200 times a second who holds the interpreter, from outside, while it works.
+"""Where a worker's CPU goes: py-spy looks 100 times a second who holds the interpreter, from outside, while it works.
 
 What native threads and calls without the interpreter cost is not in those samples: the CPU seconds of each thread, as
 the operating system counts them, stand beside.
@@ -18,7 +18,7 @@ import psutil
 from bench.extras import environment
 from orderwatch.apache_kafka import ROOT
 
-_RATE = 200
+_RATE = 100
 ROOMS = ("streams", "agents", "db", "orderwatch")
 _LIBRARY = re.compile(r"site-packages/(\w+)|lib/python3\.\d+/(\w+)")
 
@@ -79,8 +79,8 @@ class Profiler:
         self._pid = _worker(roots)
         self._before = _threads(self._pid)
         command = [str(environment() / "py-spy"), "record", "--pid", str(self._pid), "--rate", str(_RATE),
-                   "--duration", "3600", "--format", "raw", "--function", "--threads", "--gil", "--full-filenames",
-                   "--output", str(self._output)]  # fmt: skip
+                   "--duration", "3600", "--format", "raw", "--function", "--threads", "--gil", "--nonblocking",
+                   "--full-filenames", "--output", str(self._output)]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)  # noqa: S603 - ours
 
     def stop(self) -> Profile:
