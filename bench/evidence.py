@@ -13,7 +13,7 @@ from bench.stage import Scene
 from orderwatch.books import Books, Verdict, compare, from_ledger
 from streams.events import Check, StatusChanged, decode
 from streams.kafka import client_settings, follow, group_lag
-from streams.topics import CREATED, STATUS_CHANGED
+from streams.topics import CHECK, CREATED, STATUS_CHANGED
 
 _FINAL = ("completed", "failed")
 
@@ -99,7 +99,7 @@ def of_ours(scene: Scene, prefix: str) -> Evidence:
     found.references = {reference: order_id for (order_id, _), reference in attempts.items()}
     seen: set[tuple[str, int]] = set()
     assert found.due is not None
-    for topic in _tiers(scene):
+    for topic in (*_tiers(scene), CHECK):  # what is due when it is told goes straight to the second
         for record in follow(kafka, topic, from_start=True, until_end=True):
             check = decode(Check, record.value)
             reference = attempts.get((check.order_id, check.attempt))
