@@ -31,9 +31,10 @@ class Site:
     web: Dashboard
     token: str
 
-    def place(self, order_id: str) -> None:
+    def place(self, order_id: str, key: str = "") -> None:
         order = {"tenant_id": "shop", "order_id": order_id, "package_id": "sixty", "user_identifier": "5551234567890"}
-        answer = self.web.ask("POST", "/api/orders", order, token=self.token, headers={"idempotency-key": order_id})
+        headers = {"idempotency-key": key or order_id}
+        answer = self.web.ask("POST", "/api/orders", order, token=self.token, headers=headers)
         assert answer.status == 202, answer.text
 
     def order(self, order_id: str) -> Any:
@@ -104,5 +105,6 @@ def test_an_order_placed_again_and_again_over_http_is_bought_once(site: Site) ->
     for _ in range(5):
         site.place("http-3")
     wait_until(lambda: site.states("http-3") == ["accepted"], 30)
+    site.place("http-3", key="another")
     time.sleep(0.5)  # a second purchase would follow at once
     assert site.states("http-3") == ["accepted"]

@@ -42,6 +42,14 @@ def mapping(text: str) -> str:
 
 
 MISTAKES = {
+    "session key that can be guessed": (
+        "web: {session_key: hunter2}",
+        "web.session_key is ***; expected at least 32 characters that nobody can guess",
+    ),
+    "session key that is a list": (
+        "web: {session_key: [hunter2]}", "web.session_key is ***; expected text (put it in quotes)",
+    ),
+    "fewer requests than one a second": ("web: {rate: 6/m}", "web.rate is 0.1/s; expected at least 1/s"),
     "webhook without a secret": (
         "alerts: {webhook_url: 'https://alerts.example/hook'}",
         "alerts.webhook_secret is missing; expected whsec_ and base64 of 24 random bytes or more",
