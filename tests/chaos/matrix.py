@@ -62,6 +62,7 @@ ROWS: tuple[Row, ...] = (
     Row(8, "rebalance while a call is in flight, old owner alive", (
         _REDELIVERY + "test_while_a_lease_runs_nobody_else_sends_or_settles",
         _WORKERS + "test_scale_out_stop_of_one_and_kill_of_the_other",
+        "unit/test_fetches.py::test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothing",
     )),
     Row(9, "process frozen longer than its lease, then resumed", (
         _WORKERS + "test_a_frozen_worker_that_wakes_after_its_lease_sends_nothing",
