@@ -1,6 +1,7 @@
 """A slow provider with a big backlog costs its own orders time and nothing else.
 
-ORDERWATCH_BACKLOG sets how many orders wait for the slow provider; 100000 takes about half an hour.
+ORDERWATCH_BACKLOG sets how many orders wait for the slow provider; with ORDERWATCH_DRAIN=no the test ends without
+letting them through when that provider is fast again.
 """
 
 import os
@@ -21,6 +22,7 @@ from tests.system import System
 from tests.waiting import wait_until
 
 BACKLOG = int(os.environ.get("ORDERWATCH_BACKLOG", "3000"))
+DRAIN = os.environ.get("ORDERWATCH_DRAIN", "yes") == "yes"
 SLOW_S = 5.0
 SESSION_S, BATCH = 6, 500
 #: What waits comes back this often: at most about 150 orders per second, whatever the backlog.
@@ -102,7 +104,7 @@ def test_a_backlog_at_a_slow_provider_costs_the_others_nothing(system: System) -
         if not fifth and start + BATCH >= BACKLOG // 5:
             wait_until(lambda n=start: accepted(system) >= n, 120)
             fifth = memory_mb(first)
-    wait_until(lambda: accepted(system) == BACKLOG + 40, 120 + BACKLOG / 100)
+    wait_until(lambda: accepted(system) == BACKLOG + 40, 120 + BACKLOG / 40)
     beside = waits(system, "beside", 60)
     left = BACKLOG - sent_to_the_slow_one(system)
     usual, slower = quantiles(alone, n=20), quantiles(beside, n=20)
@@ -110,17 +112,22 @@ def test_a_backlog_at_a_slow_provider_costs_the_others_nothing(system: System) -
           f" beside {BACKLOG} that wait {slower[9]:.2f} {slower[18]:.2f} s;"
           f" memory {fifth:.0f} -> {memory_mb(first):.0f} MB; {left} never sent yet")  # fmt: skip
     assert left > 0, "the backlog was gone before the others were measured"
+    assert slower[9] < usual[9] + 1, "orders of the fast provider wait longer beside a backlog"
     assert slower[18] < SLOW_S, "an order of the fast provider waited longer than a call of the slow one takes"
     assert memory_mb(first) < 1.3 * fifth + 50
 
     second = system.start_worker()
     wait_until(lambda: "_ConsumerThread]: Starting" in (system.directory / "worker-1.log").read_text("utf-8"), 90)
+    joins_at = time.monotonic()
     wait_until(lambda: assigned(first) and assigned(second), SESSION_S + 10)
+    print(f"a second worker had its part of the partitions after {time.monotonic() - joins_at:.1f} s")
     after = members(system)
     for group, ids in before.items():
         assert ids <= after[group], f"{group}: a member was thrown out"
         assert len(after[group]) == 2
 
+    if not DRAIN:
+        return
     for account in ("znet-main", "barakat-1"):
         answer_after(system, account, 0.005)
     system.wait_for_ends(120 + BACK_AFTER_S + BACKLOG / 20)

@@ -60,7 +60,7 @@ def test_a_success_that_is_taken_back_is_told_and_settles_nothing(system_of: Sta
 
 def test_what_is_asked_for_while_an_attempt_is_live_buys_nothing_more(system_of: Start, kafka: Kafka) -> None:
     system = system_of(kafka.address)
-    system.control("POST", "/lives", {"account": "barakat-1", "package": "10", "after_ms": 8000})
+    system.control("POST", "/lives", {"account": "barakat-1", "package": "10", "after_ms": 600_000})
     owned(system.start_worker())
     live = order("live", "batch")
     system.send([live])
@@ -72,6 +72,8 @@ def test_what_is_asked_for_while_an_attempt_is_live_buys_nothing_more(system_of:
     ended = command(system, "order", "resolve", "shop", "live", "--attempt", "0", "--as", "failed", "--reason", "asked")
     assert ended.returncode == 1 and "resolve that attempt first" in ended.stderr
     wait_until(lambda: attention(system, "invalid_order"), 60)
+    [row] = attempts(system, "live")
+    system.control("POST", "/accounts/barakat-1/settle", {"reference": row["reference"], "state": "success"})
     system.wait_for_ends(60)
     assert len(bought(system)) == len(attempts(system, "live")) == 1
     assert system.books().agree
