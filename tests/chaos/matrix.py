@@ -54,6 +54,7 @@ ROWS: tuple[Row, ...] = (
     )),
     Row(6, "outcome committed, events not emitted", (
         _KILLED, _REDELIVERY + "test_an_outcome_that_was_stored_and_not_told_is_told_on_redelivery",
+        "chaos/test_command_kills.py::test_a_kill_while_a_command_is_carried_out_loses_and_doubles_nothing",
     )),
     Row(7, "events emitted, offset not committed", (
         _KILLED, "contract/test_views.py::test_old_versions_and_duplicates_change_nothing",

@@ -2,8 +2,8 @@
 
 CHAOS_CLOCK_OFFSET_S: its wall clock is wrong by so much. CHAOS_SLOW_SEEK_S: Faust goes on so much later after it has
 rewound the partitions, as on a busy machine. CHAOS_DISCARD_S: its flow is stopped for so many seconds in the moment in
-which its first records came, as by a rebalance that begins then. CHAOS_KILL: SIGKILL at one of ``POINTS``, the first
-time it comes there.
+which its first records came, as by a rebalance that begins then. CHAOS_KILL: SIGKILL at one of ``POINTS`` or
+``COMMAND_POINTS``, the first time it comes there.
 CHAOS_HANG: the first order that is opened while the file of this name does not exist makes it and hangs for ever.
 """
 
@@ -21,6 +21,9 @@ from typing import Any
 
 #: Where a worker can be killed, in the order in which an order passes them.
 POINTS = ("before open", "after open", "before referenced", "after referenced")
+
+#: The same for a command that changes the status of an order.
+COMMAND_POINTS = ("after receive", "after decided", "after command told")
 
 _KILL = os.environ.get("CHAOS_KILL", "")
 _DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
@@ -73,7 +76,7 @@ def _stop_at_the_first_records(consumer: Any) -> None:
 
 
 def _kill_at_the_ledger(ledger: Any) -> None:
-    opened = ledger.Ledger.open
+    opened, applied, received = ledger.Ledger.open, ledger.Ledger.apply, ledger.Ledger.receive
 
     async def open_(self: Any, change: Any) -> Any:
         _die_at("before open")
@@ -81,7 +84,18 @@ def _kill_at_the_ledger(ledger: Any) -> None:
         _die_at("after open")
         return stored
 
-    ledger.Ledger.open = open_
+    async def apply(self: Any, change: Any) -> Any:
+        stored = await applied(self, change)
+        if change.answer is not None:
+            _die_at("after decided")
+        return stored
+
+    async def receive(self: Any, command: Any) -> Any:
+        held = await received(self, command)
+        _die_at("after receive")
+        return held
+
+    ledger.Ledger.open, ledger.Ledger.apply, ledger.Ledger.receive = open_, apply, receive
 
 
 def _hang_at_the_ledger(ledger: Any) -> None:
@@ -107,6 +121,8 @@ def _kill_at_the_broker(kafka: Any) -> None:
         await sent(self, records)
         if mine:
             _die_at("after referenced")
+        if any(record.topic == "orders.status-changed" for record in records):
+            _die_at("after command told")
 
     kafka.Emitter.send = send
 
@@ -141,5 +157,5 @@ if _LATE_S:
 if _HANG:
     sys.meta_path.insert(0, _Hook({"db.ledger": _hang_at_the_ledger}))
 if _KILL:
-    assert _KILL in POINTS, _KILL
+    assert _KILL in (*POINTS, *COMMAND_POINTS), _KILL
     sys.meta_path.insert(0, _Hook({"db.ledger": _kill_at_the_ledger, "streams.kafka": _kill_at_the_broker}))
