@@ -173,6 +173,7 @@ function counted(told) {
     told.not_sent ? `${said.saidKept}: ${told.not_sent}` : "",
     costs.length || !told.cost_not_known ? `${said.saidCost}: ${costs.join(" + ") || "0"}` : "",
     told.cost_not_known ? `${said.saidUnpriced}: ${told.cost_not_known}` : "",
+    told.more ? said.saidMore : "",
   ].filter(Boolean).join(" · ");
 }
 
