@@ -20,7 +20,7 @@ from orderwatch.apache_kafka import ROOT
 
 _RATE = 100
 ROOMS = ("streams", "agents", "db", "orderwatch")
-_LIBRARY = re.compile(r"site-packages/(\w+)|lib/python3\.\d+/(\w+)")
+_LIBRARY = re.compile(r"/python3\.\d+/(?:site-packages/)?(\w+)")
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def _area(frames: Sequence[str]) -> str:
     """The library or room that the innermost Python function belongs to."""
     place = frames[-1].partition(" (")[2]
     if found := _LIBRARY.search(place):
-        return found[1] or found[2]
+        return found[1]
     ours = place.removeprefix(f"{ROOT}/")
     room, _, rest = ours.partition("/")
     if room not in ROOMS:
