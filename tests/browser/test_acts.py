@@ -191,3 +191,12 @@ def test_a_filter_narrows_the_list(visit: Callable[..., Visit]) -> None:
     page.click("text=Show")
     page.wait_for_url("**state=completed**")
     assert set(page.locator("tbody .badge").all_inner_texts()) == {"Completed"}
+
+
+def test_many_tabs_of_one_browser_all_answer(visit: Callable[..., Visit], stack: Stack) -> None:
+    """Six connections are all that a browser opens to one server, and each tab would like to keep one."""
+    first = visit().page
+    tabs = [first.context.new_page() for _ in range(8)]
+    for tab in tabs:
+        tab.goto(stack.url + "/orders", timeout=15_000)
+        expect(tab.locator("h1")).to_have_text("Orders")

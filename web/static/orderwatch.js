@@ -78,19 +78,43 @@ function show() {
 
 const live = document.querySelectorAll("main [data-live]");
 const newer = document.getElementById("newer");
-if (body.classList.contains("inside")) {
-  const stream = new EventSource("/api/live");
+// A browser opens six connections to one server, for all its tabs together, so one tab listens and tells the others.
+const tabs = new BroadcastChannel("orderwatch-live");
+let stream = null;
+
+function hear(text) {
+  if (newer) newer.hidden = false;
+  const told = JSON.parse(text || "{}");
   const mine = document.querySelector("[data-live-order]")?.dataset.liveOrder;
-  const hear = (event) => {
-    if (newer) newer.hidden = false;
-    const told = JSON.parse(event.data || "{}");
-    if (live.length && (!mine || mine === `${told.tenant_id}/${told.order_id}`)) plan(200);
-  };
-  stream.addEventListener("status", hear);
-  stream.addEventListener("attention", hear);
-  stream.addEventListener("open", () => { streaming = true; show(); });
-  stream.addEventListener("error", () => { streaming = false; show(); });
-  addEventListener("pagehide", () => stream.close());
+  if (live.length && (!mine || mine === `${told.tenant_id}/${told.order_id}`)) plan(200);
+}
+
+function turn(now) {
+  streaming = now;
+  show();
+}
+
+function lead() {
+  stream = new EventSource("/api/live");
+  for (const kind of ["status", "attention"]) {
+    stream.addEventListener(kind, (event) => { hear(event.data); tabs.postMessage({ text: event.data }); });
+  }
+  for (const [kind, now] of [["open", true], ["error", false]]) {
+    stream.addEventListener(kind, () => { turn(now); tabs.postMessage({ now }); });
+  }
+  return new Promise(() => {}); // for as long as this page is there
+}
+
+if (body.classList.contains("inside")) {
+  tabs.addEventListener("message", ({ data }) => {
+    if (data.hello) { if (stream) tabs.postMessage({ now: streaming }); }
+    else if ("now" in data) turn(data.now);
+    else hear(data.text);
+  });
+  tabs.postMessage({ hello: true });
+  if (navigator.locks) navigator.locks.request("orderwatch-live", lead); else lead();
+  addEventListener("pagehide", () => stream?.close());
+  document.addEventListener("visibilitychange", () => { if (live.length) plan(0); });
   if (live.length) setInterval(() => plan(0), IDLE_MS);
 }
 
