@@ -13,8 +13,11 @@ import yaml
 from orderwatch.embedded import Broker, Postgres, free_port
 from orderwatch.leash import Leashed
 from streams.events import Created
+from streams.kafka import group_lag
+from streams.topics import PROMISES
 from tests.chaos.orders import HOOKS
 from tests.integration.conftest import Start
+from tests.parts import Kafka
 from tests.proxy import Proxy
 from tests.system import ROOT, System, http
 from tests.waiting import wait_until
@@ -22,8 +25,8 @@ from tests.waiting import wait_until
 PLAYER = "player-7781-planted"
 
 
-def order(order_id: str) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier=PLAYER,
+def order(order_id: str, package: str = "sixty") -> Created:
+    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER,
                    created_at=datetime.now(UTC))  # fmt: skip
 
 
@@ -108,3 +111,32 @@ def test_a_database_that_falls_silent_for_long_is_no_reason_to_restart(
         system.wait_for_ends(90)
         assert "no progress" not in system.log_tail() and not worker.ended()
         assert system.books().agree
+
+
+def test_a_worker_that_has_done_everything_is_healthy_however_long(system_of: Start, broker: Broker) -> None:
+    stays_healthy(system_of(broker.address, settings={"worker": {"stall_after": "3s"}}))
+
+
+def test_so_it_is_on_apache_kafka(system_of: Start, kafka: Kafka) -> None:
+    stays_healthy(system_of(kafka.address, settings={"worker": {"stall_after": "3s"}}))
+
+
+def stays_healthy(system: System) -> None:
+    """Everything that was read is committed: an end that is never reached would look like a backlog for ever."""
+    worker = system.start_worker()
+    port = worker.port  # type: ignore[attr-defined]
+    packages = ("sixty", "batch", "gone", "by-hand")
+    system.send([order(f"{package}-{n}", package) for package in packages for n in range(9)])
+    system.wait_for_ends(90, open_allowed={("shop", f"by-hand-{n}") for n in range(9)})
+    group, topics = f"{system.prefix}orderwatch", [promise.name for promise in PROMISES]
+
+    def lag() -> int:
+        found = group_lag(system.config.kafka, group, topics).values()
+        return sum(end - (committed or 0) for committed, end in found)
+
+    wait_until(lambda: lag() == 0, 30)
+    quiet_until = time.monotonic() + 12
+    while time.monotonic() < quiet_until:
+        assert health(port) == (200, [])
+        time.sleep(1)
+    assert "no progress" not in system.log_tail()
