@@ -102,7 +102,7 @@ class Celery:
             scene.start(WORKER, [*command, "-n", f"w{number}@%h"], self._environ(scene))
 
     def _concurrency(self, scene: Scene) -> int:
-        """Prefork pays for each call at a time with a process: more of them than this were slower."""
+        """Prefork pays for each call at a time with a process, some 30 MB each: 32 of them at most."""
         return scene.options.concurrency if self._pool == "gevent" else min(32, scene.options.concurrency)
 
     def _environ(self, scene: Scene) -> Mapping[str, str]:
