@@ -79,15 +79,33 @@ def release_pins(
     return pins
 
 
-def mark_replayed(engine: sa.Engine, letter_id: int, by: str, *, fixed: bool = False, reason: str = "") -> None:
-    """Remember that a dead letter was sent again, as it came or ``fixed``."""
-    letters = m.dead_letters
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A dead letter that is about to be sent again; ``corrected`` names the fields that a person wrote anew."""
+
+    letter: int
+    tenant_id: str | None
+    order_id: str | None
+    event_id: str | None
+    corrected: Sequence[str] = ()
+
+
+def note_replays(engine: sa.Engine, replays: Sequence[Replay], by: str, reason: str = "") -> None:
+    """Audit dead letters before they are sent: nothing goes out of which nobody knows who sent it."""
+    with answering(), engine.begin() as connection:
+        for one in replays:
+            details = {"dead_letter": one.letter, "event": one.event_id, "corrected": sorted(one.corrected)}
+            audit(connection, by, "dead_letter.replay", tenant_id=one.tenant_id, order_id=one.order_id,
+                  details=details | ({"reason": reason} if reason else {}))
+
+
+def mark_replayed(engine: sa.Engine, letters: Sequence[int], by: str) -> None:
+    """Remember that the broker has these dead letters again."""
     with answering(), engine.begin() as connection:
         connection.execute(
-            sa.update(letters).where(letters.c.id == letter_id).values(replayed_at=sa.func.now(), replayed_by=by)
+            sa.update(m.dead_letters).where(m.dead_letters.c.id.in_(letters))
+            .values(replayed_at=sa.func.now(), replayed_by=by)
         )
-        details = {"dead_letter": letter_id, "fixed": fixed, **({"reason": reason} if reason else {})}
-        audit(connection, by, "dead_letter.replay", details=details)
 
 
 def record(engine: sa.Engine, by: str, action: str, tenant_id: str, order_id: str, details: Mapping[str, Any]) -> None:

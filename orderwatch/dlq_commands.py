@@ -120,13 +120,15 @@ def replay(
         routing = dry_routing(with_stored_catalog(settings, engine))
         rows = _chosen(engine, number, reason, 0)
         while rows:
-            fixed = {rows[0]["id"]: _corrected(rows[0], prefix, fix)} if fix is not None else {}
+            fields = _fields(fix) if fix is not None else {}
+            fixed = {rows[0]["id"]: _corrected(rows[0], prefix, fields, fix)} if fix is not None else {}
             judged = letters.judged(engine, routing, rows, prefix, fixed)
-            sent = [row for row, verdict in zip(rows, judged, strict=True) if verdict.sends]
-            if emit is not None:
-                emit([letters.record(row, prefix, fixed.get(row["id"])) for row in sent])
-                for row in sent:
-                    operator.mark_replayed(engine, row["id"], who, fixed=row["id"] in fixed)
+            going = [(verdict, letters.record(row, prefix, fixed.get(row["id"])))
+                     for row, verdict in zip(rows, judged, strict=True) if verdict.sends]  # fmt: skip
+            if emit is not None and going:
+                operator.note_replays(engine, [letters.replay_of(*pair, fields) for pair in going], who)
+                emit([record for _, record in going])
+                operator.mark_replayed(engine, [verdict.letter for verdict, _ in going], who)
             verdicts += judged
             rows = [] if number is not None else _chosen(engine, None, reason, rows[-1]["id"])
     _tell(verdicts, dry_run, as_json)
@@ -143,22 +145,27 @@ def _chosen(engine: "sa.Engine", number: int | None, reason: str | None, after: 
     return [row]
 
 
-def _corrected(row: "Row", prefix: str, path: Path) -> "Event":
-    """The letter's event with the fields of the file. One line names the field that is still wrong."""
+def _fields(path: Path) -> dict[str, Any]:
     import json
-
-    from orderwatch import letters
-    from streams.errors import EventError
 
     try:
         fields = json.loads(path.read_bytes())
         if not isinstance(fields, dict):
             raise ValueError
-        return letters.corrected(row, prefix, fields)
+        return fields
     except OSError as error:
         fail(f"{path} cannot be read ({error.strerror})", 2)
     except (ValueError, RecursionError):
         fail(f"{path.name} is not JSON in UTF-8; expected an object with the fields to correct", 2)
+
+
+def _corrected(row: "Row", prefix: str, fields: dict[str, Any], path: Path) -> "Event":
+    """The letter's event with the fields of the file. One line names the field that is still wrong."""
+    from orderwatch import letters
+    from streams.errors import EventError
+
+    try:
+        return letters.corrected(row, prefix, fields)
     except EventError as error:
         fail(f"{path.name}: {error}", 2)
 

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from agents.routes import Routing, Waiting, facts_of_event
 from db import commands, letters
 from db.letters import Known
+from db.operator import Replay
 from db.queries import Row
 from streams import topics
 from streams.errors import EventError
-from streams.events import Check, Command, Created, Event, decode
+from streams.events import Check, Command, Created, Event, Id, decode
 from streams.kafka import Outgoing, message
 
 _EVENTS: dict[str, type[Event] | None] = {promise.name: promise.event for promise in topics.PROMISES}
@@ -53,17 +55,33 @@ def event_of(letter: Row, prefix: str, value: bytes | None = None) -> Event:
 
 
 def corrected(letter: Row, prefix: str, fields: Mapping[str, Any]) -> Event:
-    """The letter's event with these fields in place of those that came; None takes one away (RFC 7396).
+    """A shop's order with these fields in place of those that came; None takes one away (RFC 7396).
 
-    Raises ``EventError`` as ``event_of``.
+    Whose order it is stays as it came, where that can be read. Raises ``EventError`` as ``event_of``, and for a letter
+    of any other topic: what workers and operators say is not written by hand.
     """
+    topic = str(letter["topic"]).removeprefix(prefix)
+    if topic != topics.CREATED:
+        raise EventError(f"{topic}: a letter of this topic cannot be corrected; only one of {topics.CREATED}")
     try:
         came = json.loads(plain(letter["value"]) or b"")
     except (ValueError, RecursionError):
         came = {}
-    merged = (came if isinstance(came, dict) else {}) | dict(fields)
+    came = came if isinstance(came, dict) else {}
+    for name in ("tenant_id", "order_id"):
+        if _is_id(came.get(name)) and fields.get(name, came[name]) != came[name]:
+            raise EventError(f"{Created.TYPE}: {name}: cannot be corrected; expected it as it came")
+    merged = came | dict(fields)
     value = {name: field for name, field in merged.items() if field is not None}
     return event_of(letter, prefix, json.dumps(value).encode())
+
+
+def _is_id(word: object) -> bool:
+    try:
+        msgspec.convert(word, Id)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def record(letter: Row, prefix: str, fixed: Event | None = None) -> Outgoing:
@@ -73,6 +91,13 @@ def record(letter: Row, prefix: str, fixed: Event | None = None) -> Outgoing:
         return message(fixed, topic)
     headers = [(name, str(text).encode()) for name, text in letter["headers"].items() if not name.startswith("dlq.")]
     return Outgoing(topic, plain(letter["key"]), plain(letter["value"]), headers)
+
+
+def replay_of(verdict: Verdict, sent: Outgoing, corrected: Iterable[str] = ()) -> Replay:
+    """What the audit says of a letter that goes out as ``sent``."""
+    event_id = dict(sent.headers).get("ce_id")
+    return Replay(verdict.letter, verdict.tenant_id, verdict.order_id,
+                  None if event_id is None else event_id.decode("utf-8", "replace"), tuple(corrected))
 
 
 def judged(

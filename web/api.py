@@ -49,7 +49,7 @@ _WORDS = {
     404: "there is no such thing, or not for this token",
     409: "it contradicts what is there already",
     429: "too many requests of this token",
-    503: "database or broker do not answer; nothing was done",
+    503: "database or broker do not answer; `detail` says whether something may have been done",
 }
 
 

@@ -1,5 +1,6 @@
 """What a person asks for, as an event on the path of the automation: the ledger decides, a row holds the answer."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -13,13 +14,14 @@ from litestar.params import JSONBody
 from db import commands, queries
 from db.rows import Commanded
 from streams import events, topics
+from streams.errors import StoreUnavailable
 from streams.events import Command
 from streams.kafka import message
 from streams.order import CommandAction
 from web.access import Who
 from web.api import Id, InPath, Reason, Strict, Words, absent, act, read
 from web.parts import Inside
-from web.problems import Refused
+from web.problems import Refused, unsure
 
 #: How long a request waits for the answer of a worker.
 WAIT_S = 5.0
@@ -63,7 +65,8 @@ async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, d
     known = await parts.ask(commands.result, parts.engine, number)
     if known is None:
         event = await _event(parts, who.name, tenant, order, number, data)
-        await parts.emitter.send([message(event, topics.COMMAND, at=event.issued_at)])
+        with unsure(f"ask again with command_id {number}"):
+            await parts.emitter.send([message(event, topics.COMMAND, at=event.issued_at)])
         known = await _answer(parts, number) or _not_yet(event)
     if (known.tenant_id, known.order_id, known.action) != (tenant, order, data.action):
         raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")
@@ -71,10 +74,15 @@ async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, d
 
 
 async def _answer(parts: Inside, number: str) -> Commanded | None:
-    """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile."""
+    """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile.
+
+    It was sent: a database that does not answer leaves it undecided here, and is no error.
+    """
     give_up_at = anyio.current_time() + WAIT_S
+    found: Commanded | None = None
     while True:
-        found = await parts.ask(commands.result, parts.engine, number)
+        with suppress(StoreUnavailable):
+            found = await parts.ask(commands.result, parts.engine, number)
         if (found is not None and found.done is not None) or anyio.current_time() >= give_up_at:
             return found
         await anyio.sleep(_POLL_S)

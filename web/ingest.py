@@ -14,7 +14,7 @@ from streams.events import Created
 from web.access import Who
 from web.api import Currency, Id, Money, Strict, Words, act
 from web.parts import Inside
-from web.problems import Refused
+from web.problems import Refused, unsure
 
 _SOURCE = "api"
 
@@ -73,8 +73,9 @@ async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Ke
         if held not in (None, created.fingerprint()):
             raise Refused(409, f"order {data.order_id} of tenant {data.tenant_id} is known with another content",
                           order_id="expected an id that was not used for another order")  # fmt: skip
-        await parts.emitter.send([order_record(created, _SOURCE)])
-        await parts.ask(submissions.accepted, parts.engine, who.owner, key)
+        with unsure("send it again with the same Idempotency-Key"):
+            await parts.emitter.send([order_record(created, _SOURCE)])
+            await parts.ask(submissions.accepted, parts.engine, who.owner, key)
     return Placed(data.tenant_id, data.order_id, events.event_id(created),
                   f"/api/orders/{data.tenant_id}/{data.order_id}")  # fmt: skip
 

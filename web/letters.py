@@ -24,7 +24,7 @@ from web.api import PLAIN, After, Limit, OfTenant, Reason, Strict, absent, act, 
 from web.catalogue import followed
 from web.orders import Cost
 from web.parts import Inside, Parts
-from web.problems import Refused
+from web.problems import Refused, unsure
 
 #: Letters of one request.
 MOST_AT_ONCE = 200
@@ -49,7 +49,8 @@ class OneLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(Strict, frozen=True, kw_only=True):
     """Which letters go to their topic again, and why: those with these ids, or those with one reason (``group``).
 
-    ``fix`` corrects one letter: its fields replace those that came, null takes one away. ``dry_run`` sends nothing.
+    ``fix`` corrects one order of ``orders.created``: its fields replace those that came, null takes one away; it needs
+    ``orders:write`` too. ``dry_run`` sends nothing; without it a reason is needed.
     """
 
     ids: Annotated[list[Number], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)
@@ -126,10 +127,16 @@ async def get_letter(parts: Inside, who: Who, letter: InPath) -> OneLetter:
 @act("/api/dead-letters/replay", needs="actions", errors=(404, 409), status_code=200,
      summary="Send dead letters again, as they came or corrected, or only say what would happen")  # fmt: skip
 async def replay_letters(parts: Inside, who: Who, data: JSONBody[Replay]) -> Replayed:
+    if not data.dry_run and data.reason is None:
+        raise Refused(400, "reason: missing; it is required", reason="missing; it is required")
+    if data.fix is not None and "orders:write" not in who.scopes:
+        raise Refused(403, "this token has not the scope orders:write, which a correction needs")
     plan = await parts.ask(_planned, parts, who, data)
     if not data.dry_run and plan.records:
-        await parts.emitter.send(list(plan.records.values()))
-        await parts.ask(_noted, parts, who.name, list(plan.records), data)
+        await parts.ask(_noted, parts, who.name, plan, data)
+        with unsure("what was sent is on its topic; replay again, which buys nothing twice"):
+            await parts.emitter.send(list(plan.records.values()))
+            await parts.ask(operator.mark_replayed, parts.engine, list(plan.records), who.name)
     costs, unknown = judging.cost(plan.verdicts)
     return Replayed(
         dry_run=data.dry_run, letters=[_shown(verdict) for verdict in plan.verdicts],
@@ -142,6 +149,9 @@ def _planned(parts: Parts, who: Principal, asked: Replay) -> _Plan:
     """Raises ``Refused`` for a letter that the caller does not see, and for a correction that is none."""
     prefix = parts.config.kafka.topic_prefix
     rows = [_seen(parts, who, number) for number in dict.fromkeys(asked.ids)]
+    for row in rows:
+        if row["replayed_at"] is not None and not asked.dry_run:
+            raise Refused(409, f"dead letter {row['id']} was replayed already", ids="expected letters not replayed yet")
     more = False
     if asked.group is not None:
         found = queries.dead_letters(
@@ -173,12 +183,13 @@ def _corrected(row: Row, prefix: str, fix: dict[str, Any]) -> Event:
         return judging.corrected(row, prefix, fix)
     except EventError as error:
         line = str(error).partition(": ")[2]
-        raise Refused(400, f"the corrected event is still wrong: {line}", fix=line) from None
+        raise Refused(400, f"the correction cannot be used: {line}", fix=line) from None
 
 
-def _noted(parts: Parts, by: str, numbers: Sequence[int], asked: Replay) -> None:
-    for number in numbers:
-        operator.mark_replayed(parts.engine, number, by, fixed=asked.fix is not None, reason=asked.reason or "")
+def _noted(parts: Parts, by: str, plan: _Plan, asked: Replay) -> None:
+    going = [verdict for verdict in plan.verdicts if verdict.letter in plan.records]
+    replays = [judging.replay_of(verdict, plan.records[verdict.letter], asked.fix or ()) for verdict in going]
+    operator.note_replays(parts.engine, replays, by, asked.reason or "")
 
 
 def _shown(verdict: Verdict) -> Judged:

@@ -3,6 +3,8 @@
 import logging
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -53,6 +55,22 @@ class Refused(HTTPException):
         super().__init__(detail=detail, status_code=status, extra=dict(fields))
 
 
+@contextmanager
+def unsure(advice: str) -> Iterator[None]:
+    """From here on a failure does not mean that nothing was done: it says so, and what to do then."""
+    try:
+        yield
+    except (StoreUnavailable, BrokerUnavailable) as error:
+        raise HTTPException(
+            detail=f"{_who(error)} does not answer; it may have been done nevertheless: {advice}", status_code=503,
+            headers={"retry-after": str(RETRY_AFTER_S)},
+        ) from None
+
+
+def _who(error: Exception) -> str:
+    return "the database" if isinstance(error, StoreUnavailable) else "the broker"
+
+
 def answer(request: _Request, error: Exception) -> Response[Any]:
     """The response to any exception that a request ended with."""
     handler = request.scope.get("route_handler")
@@ -69,8 +87,7 @@ def answer(request: _Request, error: Exception) -> Response[Any]:
 
 def _told(error: Exception, handler: BaseRouteHandler | None) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, StoreUnavailable | BrokerUnavailable):
-        what = "the database" if isinstance(error, StoreUnavailable) else "the broker"
-        return _problem(503, f"{what} does not answer; nothing was done"), {"retry-after": str(RETRY_AFTER_S)}
+        return _problem(503, f"{_who(error)} does not answer; nothing was done"), {"retry-after": str(RETRY_AFTER_S)}
     if isinstance(error, OrderNotFound):
         return _problem(404, str(error)), {}
     if isinstance(error, EventError):

@@ -10,6 +10,7 @@ from litestar.response import Template
 from db import board, queries
 from db.board import AttentionRow, Group, LetterRow, Page
 from orderwatch.personal import readable
+from streams import topics
 from web.access import Who
 from web.pages import page
 from web.parts import Inside
@@ -77,7 +78,9 @@ async def one_letter(request: _Request, parts: Inside, who: Who, letter: FromPat
     said = readable(bytes(found["value"] or b""))
     value = said if isinstance(said, str) else "\n".join(f"{name}: {plain(word)}" for name, word in dict(said).items())  # type: ignore[call-overload]
     key = bytes(found["key"] or b"").decode("utf-8", "replace")
-    return await page("letter.html", request, parts, letter=found, value=value, key=key, now=now)
+    ours = found["topic"] == parts.config.kafka.topic_prefix + topics.CREATED
+    return await page("letter.html", request, parts, letter=found, value=value, key=key, now=now,
+                      fixable=ours and "orders:write" in who.scopes)  # fmt: skip
 
 
 routes: list[Any] = [attention, letters, one_letter]

@@ -263,16 +263,19 @@ def test_a_malformed_letter_goes_only_when_it_is_corrected(command: CommandLine,
     assert (wrong.status, wrong.err.count("\n")) == (2, 1)
     assert "fixed.json: orderwatch.order.created.v1: quantity: " in wrong.err
     file.write_bytes(letter("o-10", quantity=None))
+    another = command("dlq", "replay", "1", "--fix", "fixed.json")
+    assert (another.status, "order_id: cannot be corrected" in another.err) == (2, True)
+    file.write_bytes(letter("o-9", quantity=None))
     dry = command("dlq", "replay", "1", "--fix", "fixed.json", "--dry-run", "--json").document()
     assert (dry["letters"][0]["word"], dry["letters"][0]["integration_id"], dry["sent"]) == ("new", "znet-main", 1)
     file.write_text("[1]", encoding="utf-8")
     no_object = command("dlq", "replay", "1", "--fix", "fixed.json")
     assert "fixed.json is not JSON in UTF-8; expected an object" in no_object.err
-    file.write_bytes(letter("o-10", quantity=None))
+    file.write_bytes(letter("o-9", quantity=None))
     assert command("dlq", "replay", "1", "--fix", "fixed.json").status == 0
 
     [record] = told(command, "orders.created")
-    assert (record["key"], record["headers"]["ce_subject"]) == ("o-10", "o-10")
+    assert (record["key"], record["headers"]["ce_subject"]) == ("o-9", "o-9")
     [row] = queries.dead_letters(engine, everything=True)
     assert (row["replayed_by"], b"o-9" in bytes(row["value"])) == ("ayse", True)
     assert (command("dlq", "replay", "--all", "--fix", "fixed.json").status,

@@ -132,5 +132,14 @@ def test_a_letter_goes_as_it_came_and_a_correction_under_its_own_id() -> None:
         Created, json.dumps({**CREATED, "quantity": 2}).encode()
     )
     assert letters.corrected(letter(2, b"junk"), "x.", CREATED) == decode(Created, json.dumps(CREATED).encode())
+    for topic in ("x.orders.command", "x.orders.status-changed", "x.orders.check"):
+        with pytest.raises(EventError, match=r"only one of orders\.created"):
+            letters.corrected(letter(3, COMMAND, topic), "x.", {"by": "somebody else"})
+    for name in ("order_id", "tenant_id"):
+        for word in ("another", None):
+            with pytest.raises(EventError, match=f"{name}: cannot be corrected"):
+                letters.corrected(came, "x.", {name: word})
+    unreadable = letter(4, {**CREATED, "order_id": "o 1"})
+    assert letters.corrected(unreadable, "x.", {"order_id": "o-1"}) == decode(Created, json.dumps(CREATED).encode())
     with pytest.raises(EventError, match="quantity"):
         letters.event_of(came, "x.", json.dumps({**CREATED, "quantity": 0}).encode())

@@ -86,6 +86,31 @@ def test_a_command_that_no_worker_decided_yet_is_202_and_can_be_asked_for(
     assert answer.document()["command_id"]
 
 
+def test_a_command_that_was_sent_is_not_called_undone_when_the_database_goes_away(
+    database: str, broker: Broker
+) -> None:
+    config = settings(database, broker.address, query_timeout=0.5)
+    apply_topics(config.kafka, topics.specs(config))
+    order = f"c-{uuid4().hex}"
+    with dashboard(config) as site, site.engine.connect() as holding:
+        token, answers = site.token("actions"), []
+        asking = threading.Thread(target=lambda: answers.append(act(site, order, token, command_id=f"id-{order}")))
+        asking.start()
+        while not told(site, topics.COMMAND, order):
+            time.sleep(0.05)
+        holding.execute(sa.text("lock table commands"))
+        asking.join()
+    [answer] = answers
+    assert (answer.status, answer.document()["command_id"], answer.document()["done"]) == (202, f"id-{order}", None)
+
+
+def test_a_command_that_may_have_been_sent_says_so_and_names_its_id(database: str) -> None:
+    with dashboard(settings(database, query_timeout=1)) as site:
+        answer = act(site, "c-away", site.token("actions"), command_id="id-away")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert "may have been done nevertheless: ask again with command_id id-away" in answer.document()["detail"]
+
+
 def test_the_same_command_id_goes_out_once_it_is_decided_only_once(site: Dashboard) -> None:
     order, token = f"c-{uuid4().hex}", site.token("actions")
     worker = Worker(site, order, "done")

@@ -82,12 +82,38 @@ def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard) -> 
     assert json.loads(record.value or b"")["order_id"] == "w-again"
     with stocked.engine.connect() as connection:
         [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
-    assert (row["actor"], row["details"]) == ("ayse", {"dead_letter": number, "fixed": False, "reason": "repaired"})
+    assert (row["actor"], row["tenant_id"], row["order_id"]) == ("ayse", "demo", "w-again")
+    said = {"dead_letter": number, "event": None, "corrected": [], "reason": "repaired"}
+    assert row["details"] == said
+    again = replay(stocked, stocked.token("actions", tenant="demo"), ids=[number])
+    assert (again.status, again.document()["errors"][0]["field"]) == (409, "ids")
+    assert len(told(stocked, "w-again")) == 1
+
+
+def test_a_replay_needs_a_reason_and_a_dry_run_does_not(stocked: Dashboard) -> None:
+    number = letter(stocked, "w-why", 1)
+    token = stocked.token("actions")
+    answer = stocked.ask("POST", "/api/dead-letters/replay", {"ids": [number]}, token=token)
+    assert (answer.status, answer.document()["errors"][0]["field"]) == (400, "reason")
+    assert told(stocked, "w-why") == []
+    asked = {"ids": [number], "dry_run": True}
+    assert stocked.ask("POST", "/api/dead-letters/replay", asked, token=token).status == 200
+
+
+def test_a_replay_that_cannot_be_audited_sends_nothing(stocked: Dashboard) -> None:
+    number = letter(stocked, "w-unseen", 1)
+    token = stocked.token("actions")
+    with stocked.engine.begin() as holding:
+        holding.execute(sa.text("lock table audit"))
+        answer = replay(stocked, token, ids=[number])
+    assert (answer.status, "nothing was done" in answer.text) == (503, True)
+    assert told(stocked, "w-unseen") == []
 
 
 def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
     number = letter(stocked, "w-fixed", 1, quantity="two")
-    token = stocked.token("actions", tenant="demo")
+    token = stocked.token("actions", "orders:write", tenant="demo")
+    assert replay(stocked, stocked.token("actions"), ids=[number], fix={"quantity": 2}).status == 403
     wrong = replay(stocked, token, ids=[number], fix={"quantity": "three"})
     assert (wrong.status, wrong.document()["errors"][0]["field"]) == (400, "fix")
     assert "quantity" in wrong.document()["detail"]
@@ -95,13 +121,27 @@ def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
     [record] = told(stocked, "w-fixed")
     created = events.decode(Created, record.value)
     assert (created.quantity, created.user_identifier) == (2, "player-123456")
+    with stocked.engine.connect() as connection:
+        [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
+    assert row["details"] == {"dead_letter": number, "event": events.event_id(created), "corrected": ["quantity"],
+                              "reason": "repaired"}  # fmt: skip
+
+
+@pytest.mark.parametrize("topic", [topics.COMMAND, topics.STATUS_CHANGED, topics.CHECK])
+def test_only_an_order_of_a_shop_can_be_corrected(stocked: Dashboard, topic: str) -> None:
+    value = json.dumps({"order_id": "w-forged", "tenant_id": "demo", "by": "ayse"}).encode()
+    put_dead_letter(stocked.engine, 1, order_id="w-forged", value=value, tenant_id="demo", topic=topic)
+    answer = replay(stocked, stocked.token(), ids=[1], fix={"by": "mehmet"})
+    assert (answer.status, answer.document()["errors"][0]["field"]) == (400, "fix")
+    assert "only one of orders.created" in answer.document()["detail"]
 
 
 def test_a_correction_cannot_reach_another_tenant_and_foreign_letters_are_not_there(stocked: Dashboard) -> None:
     mine, theirs = letter(stocked, "w-mine", 1), letter(stocked, "w-theirs", 2, "kral")
     nobodys = letter(stocked, "w-nobodys", 3, None)
-    token = stocked.token("actions", tenant="demo")
-    assert replay(stocked, token, ids=[mine], fix={"tenant_id": "kral"}).status == 403
+    token = stocked.token("actions", "orders:write", tenant="demo")
+    for fix in ({"tenant_id": "kral"}, {"order_id": "w-theirs"}):
+        assert replay(stocked, token, ids=[mine], fix=fix).status == 400
     for number in (theirs, nobodys):
         assert replay(stocked, token, ids=[mine, number]).status == 404
     seen = replay(stocked, token, group="malformed", dry_run=True).document()["letters"]
@@ -111,7 +151,7 @@ def test_a_correction_cannot_reach_another_tenant_and_foreign_letters_are_not_th
 
 def test_a_correction_is_for_one_letter(stocked: Dashboard) -> None:
     numbers = [letter(stocked, f"w-two-{n}", n) for n in (1, 2)]
-    answer = replay(stocked, stocked.token("actions"), ids=numbers, fix={"quantity": 1})
+    answer = replay(stocked, stocked.token(), ids=numbers, fix={"quantity": 1})
     assert (answer.status, answer.document()["errors"][0]["field"]) == (409, "ids")
 
 

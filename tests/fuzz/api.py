@@ -47,7 +47,7 @@ def corpus() -> list[bytes]:
     posts = [
         ("/api/orders", ORDER), ("/api/orders/demo/o-1/commands", command), ("/api/orders/demo/o-1/commands", resolve),
         ("/api/orders/demo/o-1/pin", {}), ("/api/attention/ack", {"ids": ["1"], "code": "expired"}),
-        ("/api/dead-letters/replay", {"ids": [1], "dry_run": True, "set": {"quantity": 2}}),
+        ("/api/dead-letters/replay", {"ids": [1], "dry_run": True, "fix": {"quantity": 2}}),
         ("/api/integrations/znet-main/switch", {"enabled": True, "reason": "it is back"}),
         ("/api/routes/test", {"tenant_id": "demo", "package_id": "pubg-60"}),
         ("/hooks/znet-main", {"reference": "demo-o-1-1"}), ("/login", {"token": "none"}),
