@@ -56,7 +56,13 @@ async def check(deps: Deps, delivery: Delivery) -> None:
         await reroute(deps, state)
         return
     assert row is not None
-    await _act(deps, state, row)
+    if event.reason in _ASKED_FOR or not _put_off_since(deps, event, row):
+        await _act(deps, state, row)
+
+
+def _put_off_since(deps: Deps, event: Check, row: Attempt) -> bool:
+    """True for a copy of a check that was put off: a later one is on its way, and two would become four."""
+    return row.next_check_at is not None and event.due_at < row.next_check_at > deps.clock.now()
 
 
 def _late(deps: Deps, event: Check) -> None:
@@ -157,7 +163,7 @@ async def ask(deps: Deps, state: OrderState, row: Attempt, *, look_up: bool) -> 
     try:
         answer = await lane.ask(question, look_up=look_up)
     except Busy as busy:
-        return await put_off(deps, state, row.attempt, busy.why, after_s=busy.after_s)
+        return await put_off(deps, state, row.attempt, busy.why, reserve=busy.reserve)
     def decided(state: OrderState) -> Change | None:
         newest = state.attempt(row.attempt)
         if answer.kind is Seen.NOT_FOUND and (newest is None or newest.check_number != row.check_number):

@@ -274,7 +274,7 @@ def sending(state: OrderState, number: int, routing: Routing, now: datetime, lea
 
 def _leased(draft: Draft, number: int, lease: Lease) -> Change:
     row = draft[number]
-    evidence = {key: value for key, value in row.evidence.items() if key not in ("repeat", "repeated", "lane")}
+    evidence = {key: value for key, value in row.evidence.items() if key not in ("repeat", "repeated", "lane", "turn")}
     if row.state is S.UNKNOWN:
         evidence |= {"repeated": True, "unproven": not row.evidence.get("repeat")}
     if row.sends:
@@ -289,16 +289,17 @@ def _leased(draft: Draft, number: int, lease: Lease) -> Change:
 
 
 def busy(state: OrderState, number: int, routing: Routing, now: datetime, delay_s: float, why: str,
-         code: AttentionCode | None = None) -> Change | None:  # fmt: skip
-    """The lane is full, open or gone: the same question again from the shortest tier, its number unchanged.
+         code: AttentionCode | None = None, turn: datetime | None = None) -> Change | None:  # fmt: skip
+    """The lane is full, open or gone: the same question again after ``delay_s``, its number unchanged.
 
-    With ``code`` a person is told, once per attempt.
+    With ``code`` a person is told, once per attempt. ``turn`` is when the lane expects to have a place for it.
     """
     row = state.attempt(number)
     if row is None or row.state is S.SENDING:
         return None  # a lease has its own end
     draft = Draft(state, routing, now, "dispatch")
-    draft.set(number, next_check_at=now + timedelta(seconds=delay_s), evidence={**row.evidence, "lane": why})
+    evidence = {**row.evidence, "lane": why} | ({"turn": turn.isoformat()} if turn is not None else {})
+    draft.set(number, next_check_at=now + timedelta(seconds=delay_s), evidence=evidence)
     if code is not None:
         draft.tell(code, why, discriminator=f"{number}:{row.integration_id}")
     return draft.change(StatusReason.ROUTING)

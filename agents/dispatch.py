@@ -7,7 +7,8 @@ another; each leaves its rows in the order's timeline.
 
 import itertools
 import secrets
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ from agents.lanes import Busy, Lane
 from agents.providers.base import PlacedAnswer
 from agents.providers.http import instant_s, sending_until
 from agents.routes import Account, Waiting, facts_of, facts_of_event
-from agents.schedule import tier_for
+from agents.schedule import tier_within
 from agents.work import Deps, due, require, settle, tell, tell_again
 from db.rows import Attempt, Change, Order, OrderState
 from streams import metrics
@@ -177,7 +178,7 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
                 return leased  # somebody else was faster; the answer is theirs
             answer = await _request(sender, mine, not_after)
     except Busy as busy:
-        return await put_off(deps, state, number, busy.why, after_s=busy.after_s)
+        return await put_off(deps, state, number, busy.why, reserve=busy.reserve)
     return await _answered(deps, state, leased, mine, lease, answer, sender)
 
 
@@ -235,22 +236,34 @@ async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) 
     await deps.emitter.send([message(attention, "orders.attention", at=now)])
 
 
-async def put_off(deps: Deps, state: OrderState, number: int, why: str, code: AttentionCode | None = None,
-                  after_s: float = 0.0) -> OrderState:  # fmt: skip
+async def put_off(
+    deps: Deps, state: OrderState, number: int, why: str, code: AttentionCode | None = None, *,
+    after_s: float = 0.0, reserve: Callable[[], float] = lambda: 0.0,
+) -> OrderState:  # fmt: skip
     """The same attempt again later, telling a person when there is a ``code``; nothing was sent.
 
-    From the tier of ``checks.requeue_after``, or a longer one when the lane expects to be busy for ``after_s``: a
-    backlog that came back all the time would keep everybody busy with sending it away.
+    Not before ``after_s``. An attempt that a full lane refused takes a turn by ``reserve``, once, and sleeps in the
+    longest tier that does not pass it: a backlog that came back all the time would keep everybody busy with sending
+    it away.
     """
-    if (row := state.attempt(number)) is not None:
-        metrics.counter("orderwatch_put_off_total", row.integration_id).inc()
+    row = state.attempt(number)
+    if row is None:
+        return state
+    metrics.counter("orderwatch_put_off_total", row.integration_id).inc()
+    now = deps.clock.now()
+    turn = datetime.fromisoformat(row.evidence["turn"]) if "turn" in row.evidence else now
+    if turn <= now:
+        turn = now + timedelta(seconds=reserve())
     checks = deps.config.checks
-    delay_s = checks.requeue_after
-    if after_s > delay_s:
-        delay_s = max(delay_s, tier_for(deps.tiers, min(after_s, checks.backoff.max)))
-    after = await settle(
-        deps, state, lambda s: decide.busy(s, number, deps.routing, deps.clock.now(), delay_s, why, code)
-    )
+    until_s = min(max((turn - now).total_seconds(), after_s), checks.backoff.max)
+    delay_s = max(checks.requeue_after, tier_within(deps.tiers, until_s))
+
+    def decided(found: OrderState) -> Change | None:
+        newest = found.attempt(number)
+        if newest is None or (newest.state, newest.check_number) != (row.state, row.check_number):
+            return None  # it went on meanwhile, and has a check of its own
+        return decide.busy(found, number, deps.routing, deps.clock.now(), delay_s, why, code, turn)
+
+    after = await settle(deps, state, decided)
     await tell(deps, state, after)
     return after
-

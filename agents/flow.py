@@ -1,5 +1,6 @@
 """The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -349,8 +350,10 @@ def _signs() -> dict[tuple[str, int], float] | None:
 
 
 async def _drain() -> None:
-    for name, pool in _pools.items():
-        if left := await pool.drain(settings.worker.drain):
+    pools = dict(_pools)
+    for name, left in zip(pools, await asyncio.gather(*(pool.drain(settings.worker.drain) for pool in pools.values())),
+                          strict=True):  # fmt: skip
+        if left:
             log.warning("stopped with work in flight", agent=name, events=left)
 
 

@@ -35,14 +35,14 @@ _REMEMBERED = 200
 class Busy(Exception):
     """The lane cannot take this now; ``why`` is a sentence for the order's timeline.
 
-    ``after_s`` is when the lane expects to be through with everything that it sent away before: coming back earlier
-    would only mean to be sent away again. 0 when it cannot say.
+    ``reserve`` takes a turn behind everything that was sent away before, and says in how many seconds it comes. Who has
+    a turn keeps it: to take another one at each refusal would put the end of the line farther off every time.
     """
 
-    def __init__(self, why: str, after_s: float = 0.0) -> None:
+    def __init__(self, why: str, reserve: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__(why)
         self.why = why
-        self.after_s = after_s
+        self.reserve = reserve
 
 
 _Call = Literal["place", "check", "look_up"]
@@ -188,7 +188,7 @@ class Lane:
     async def _ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
         self._refuse_if_open(self._checks)
         if self._waiting_checks >= self._checks.room:
-            raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve())
+            raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
         # One asker per batch that is waiting, up to the concurrency: the rest gathers behind them.
@@ -229,7 +229,7 @@ class Lane:
                     while queue:
                         _, future = queue.popleft()
                         if not future.done():
-                            future.set_exception(Busy(busy.why, self._checks.reserve(self._reopens_in_s())))
+                            future.set_exception(Busy(busy.why, self._reserve(self._checks)))
                 self._leave()
                 return
 
@@ -309,12 +309,16 @@ class Lane:
 
     def _refuse_if_open(self, budget: "_Budget") -> None:
         if self._breaker.current_state == pybreaker.STATE_OPEN:
-            if (closed_for_s := self._reopens_in_s()) > 0:
-                raise Busy(f"{self.integration_id} is closed after trouble: {self.last_error}"[:300],
-                           budget.reserve(closed_for_s))  # fmt: skip
+            if self._reopens_in_s() > 0:
+                why = f"{self.integration_id} is closed after trouble: {self.last_error}"[:300]
+                raise Busy(why, self._reserve(budget))
             self._breaker.half_open()
         if self._breaker.current_state == pybreaker.STATE_HALF_OPEN and self._trial:
-            raise Busy(f"{self.integration_id} is being tried again", budget.reserve())
+            raise Busy(f"{self.integration_id} is being tried again", budget.reserve)
+
+    def _reserve(self, budget: "_Budget") -> Callable[[], float]:
+        """A turn after the breaker lets somebody try again."""
+        return lambda: budget.reserve(self._reopens_in_s())
 
     def _reopens_in_s(self) -> float:
         """Seconds until the breaker lets somebody try again; 0 or less when it does."""
@@ -415,7 +419,7 @@ class _Budget:
     async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
         self._set_scale(scale)
         if not wait and self.waiting >= self.room:
-            raise Busy("too many requests are waiting for this integration", self.reserve())
+            raise Busy("too many requests are waiting for this integration", self.reserve)
         self.waiting += 1
         if mine is not None:
             mine.waits_for = self

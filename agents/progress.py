@@ -27,6 +27,8 @@ STALLED = 75
 #: The database has so long to say anything.
 ANSWER_S = 5.0
 _LOOKS = 6
+#: Partitions may be on the move this many times longer than one may stand still.
+_MOVING = 5
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.2, 15.0
 #: Of a stop in order, beyond the drain; then the process ends as it is.
 _STOPPING_S = 10.0
@@ -62,10 +64,16 @@ class Progress:
     """Judges; ``look`` is one look, and ``stuck`` what it found, in words."""
 
     sight: Sight
-    stall_after_s: float
+    patience_s: Callable[[], float]
     stuck: list[str] = field(default_factory=list)
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
     _since: float = field(default_factory=monotonic)
+    _moving_since: float | None = None
+
+    @property
+    def stall_after_s(self) -> float:
+        """Seconds without progress; 0: nobody looks."""
+        return self.patience_s()
 
     def look(self) -> list[str]:
         now = monotonic()
@@ -74,13 +82,23 @@ class Progress:
             lags = self.sight.lags()
             signs = self.sight.signs()
             if signs is None:
-                raise TimeoutError
-            self._show(lags, signs)
-            self.stuck = [*self._still(lags, signs, now), *self._silent(now)] if self.stall_after_s else []
+                self._since, self.stuck = now, list(self._moving(now)) if self.stall_after_s else []
+            else:
+                self._moving_since = None
+                self._show(lags, signs)
+                self.stuck = [*self._still(lags, signs, now), *self._silent(now)] if self.stall_after_s else []
         except (StoreUnavailable, BrokerUnavailable, TimeoutError):
-            self._since, self.stuck = monotonic(), []
+            self._since, self.stuck, self._moving_since = monotonic(), [], None
         metrics.gauge("orderwatch_stuck", len(self.stuck))
         return self.stuck
+
+    def _moving(self, now: float) -> Iterator[str]:
+        """A rebalance, or the recovery of the table, that does not end; a big table takes its time."""
+        if self._moving_since is None:
+            self._moving_since = now
+        moving_s = now - self._moving_since
+        if moving_s > _MOVING * self.stall_after_s:
+            yield f"partitions have been on the move for {moving_s:.0f} s"
 
     def _still(self, lags: Lags, signs: Mapping[Place, float], now: float) -> Iterator[str]:
         """Partitions with a backlog and without progress."""

@@ -26,6 +26,11 @@ class Schedule:
         return otherwise_s if wish_s is None else max(otherwise_s, tier_for(self.tiers, wish_s))
 
 
+def tier_within(tiers: Sequence[float], seconds: float) -> float:
+    """The longest tier that is not longer than ``seconds``; the shortest one when none is."""
+    return max((tier for tier in tiers if tier <= seconds + 0.001), default=min(tiers))
+
+
 def tier_for(tiers: Sequence[float], seconds: float) -> float:
     """The shortest tier that is not shorter than ``seconds``; the longest one when none is."""
     return min((tier for tier in tiers if tier >= seconds - 0.001), default=max(tiers))

@@ -30,6 +30,7 @@ class Switches:
         self._read = read
         self._leader = leader
         self._states: Mapping[str, bool] = {}
+        self._one_at_a_time = asyncio.Lock()  # each takes two connections of the pool
 
     def applied(self, accounts: Mapping[str, Account]) -> dict[str, Account]:
         """The accounts as the switches have them now."""
@@ -64,7 +65,10 @@ class Switches:
         """One of the workers does it; what it does not reach goes on by its tier and by the sweep."""
         await asyncio.sleep(_ALL_KNOW_S)
         try:
-            await self._leader.run(f"switched_on:{integration_id}", 10 * POLL_S, lambda: woken(deps, integration_id))
+            async with self._one_at_a_time:
+                await self._leader.run(
+                    f"switched_on:{integration_id}", 10 * POLL_S, lambda: woken(deps, integration_id)
+                )
         except (StoreUnavailable, BrokerUnavailable) as error:
             log.warning("not woken", integration=integration_id, error=str(error))
 

@@ -137,9 +137,13 @@ class Parts:
             signs=lambda: self.signs(), beat_at=lambda: heart.beat_at, delay_line_at=lambda: delay.turned_at,
             first=lambda topic, partition: first_offset(kafka, topic, partition),
         )  # fmt: skip
-        calls = [item.limits.timeout + item.limits.connect_timeout for item in self._file.integrations]
         stall_s = self._file.worker.stall_after
-        progress = Progress(sight, stall_s and max(stall_s, 1.5 * max(calls, default=0.0)))
+
+        def patience_s() -> float:
+            calls = [item.limits.timeout + item.limits.connect_timeout for item in self.deps.config.integrations]
+            return stall_s and max(stall_s, 1.5 * max(calls, default=0.0))
+
+        progress = Progress(sight, patience_s)
 
         def stop(error: Exception) -> None:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))

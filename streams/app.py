@@ -26,8 +26,9 @@ CHANGELOG = "-changelog"
 _FETCH_WAIT_MS = 100
 #: The reader looks up this often when nothing comes: a rewind waits for it.
 _FETCH_TURN_S = 0.25
-#: Fetches that may wait for one agent; then its partitions are read no further.
-_FETCHES_AHEAD = 8
+#: Fetches that may wait for one agent, for each of its partitions. Faust stops reading a partition that brings one when
+#: the queue is three quarters full; each of the others may still bring one, and a full queue would stop all reading.
+_FETCHES_AHEAD = 5
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -220,7 +221,7 @@ def build(config: Config) -> App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_wait_empty=False,  # the pools wait for their own work, see agents.pool
-        stream_buffer_maxsize=_FETCHES_AHEAD,
+        stream_buffer_maxsize=_FETCHES_AHEAD * kafka.partitions,
         web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
         web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
         web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),

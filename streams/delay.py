@@ -60,6 +60,8 @@ class DelayLine:
         #: When it last went round, also without a broker: a monotonic instant.
         self.turned_at = time.monotonic()
         self._sleeping: dict[tuple[str, int], datetime] = {}
+        #: A move failed, and what it took is not read again yet: nothing behind it may be moved.
+        self._behind = False
         self._decode = msgspec.json.Decoder(_Due).decode
         # Little is fetched ahead: a partition that sleeps drops what it had and reads it again when it wakes.
         self._consumer = Consumer(
@@ -102,10 +104,12 @@ class DelayLine:
             while not self._stop.is_set():
                 self.turned_at = time.monotonic()
                 try:
+                    if self._behind:
+                        self._rewind()
                     self._turn()
                 except (KafkaException, BrokerUnavailable, EventError) as error:
                     log.warning("delay line held: %s", error)
-                    self._rewind()
+                    self._behind = True
                     self._stop.wait(_AWAY_S)
         except Exception as error:  # noqa: BLE001 - a worker without its delay line must not look alive
             self._died(error)
@@ -166,17 +170,16 @@ class DelayLine:
         return min(max(until, 0.001), _IDLE_S * 4)
 
     def _rewind(self) -> None:
-        """After a failed move: read again from the last commit."""
-        try:
-            assigned = self._consumer.assignment()
-            for partition in self._consumer.committed(assigned, timeout=5.0):
-                place = (partition.topic, partition.partition)
-                self._sleeping.pop(place, None)
-                start = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
-                self._consumer.seek(TopicPartition(*place, start))
-            self._consumer.resume(assigned)
-        except KafkaException as error:
-            log.warning("delay line could not rewind: %s", error)
+        """After a failed move: read again from the last commit. Raises ``KafkaException`` while the broker is away."""
+        assigned = self._consumer.assignment()
+        for partition in self._consumer.committed(assigned, timeout=5.0) if assigned else []:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+            self._sleeping.pop((partition.topic, partition.partition), None)
+            start = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
+            self._consumer.seek(TopicPartition(partition.topic, partition.partition, start))
+        self._consumer.resume(assigned)
+        self._behind = False
 
 
 def _tier_s(topic: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orderwatch.embedded import Broker
@@ -151,6 +151,24 @@ async def test_a_broker_that_did_not_acknowledge_is_asked_again_and_nothing_is_l
     for letter in "ab":
         first = list(dict.fromkeys(key for key in line.keys() if key.startswith(letter)))
         assert first == [f"{letter}{n}" for n in range(20)]
+
+
+async def test_while_it_cannot_go_back_it_does_not_go_on(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.create("orders.retry.1s", partitions=1)
+    line.away = 1
+    line.write("orders.retry.1s", *((f"{n}", -1) for n in range(1200)))  # more than one move takes
+    rewind, failures = DelayLine._rewind, [True, True]
+
+    def fails_first(self: DelayLine) -> None:
+        if failures:
+            failures.pop()
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # the commit cannot be asked for either
+        rewind(self)
+
+    monkeypatch.setattr(DelayLine, "_rewind", fails_first)
+    with line.running():
+        await eventually(lambda: len(line.keys()) >= 1200, 40)
+    assert not failures and list(dict.fromkeys(line.keys())) == [f"{n}" for n in range(1200)]
 
 
 async def test_a_restart_goes_on_from_the_last_commit(line: Line) -> None:

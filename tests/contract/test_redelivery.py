@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -76,11 +76,12 @@ class Worker:
 
     async def due(self, attempt: int = 1, *, number: int | None = None, repeated: bool = False,
                   reason: str = "backoff") -> Delivery:  # fmt: skip
+        due_at = NOW
         if number is None:
             row = (await self.state()).attempt(attempt)
             assert row is not None
-            number = row.check_number
-        event = Check(order_id="o", tenant_id="t", attempt=attempt, check_number=number, due_at=NOW, reason=reason)
+            number, due_at = row.check_number, row.next_check_at or NOW
+        event = Check(order_id="o", tenant_id="t", attempt=attempt, check_number=number, due_at=due_at, reason=reason)
         return Delivery("orders.check", 0, 1, b"o", encode(event), [], repeated=repeated)
 
     def checks(self) -> list[tuple[int, int]]:
@@ -170,6 +171,40 @@ async def test_two_workers_with_the_same_check_send_the_put_off_attempt_once(sto
     other = Worker(store, provider)
     await asyncio.gather(worker.check(), other.check())
     assert len(provider.placed) == 1
+
+
+async def test_copies_of_a_check_that_is_put_off_again_become_one(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED)
+    worker = await put_off(store, provider)
+    lanes, worker.deps.lanes = worker.deps.lanes, {}
+    copies = [await worker.due() for _ in range(4)]
+    before = len(worker.checks())
+    for copy in copies:
+        await check.check(worker.deps, copy)
+    assert len(worker.checks()) == before + 1
+    worker.deps.lanes = lanes
+    await worker.check()
+    assert len(provider.placed) == 1
+
+
+async def test_who_has_a_turn_keeps_it(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED)
+    worker = await put_off(store, provider)
+    taken: list[float] = []
+
+    def reserve() -> float:
+        taken.append(300.0)
+        return taken[-1]
+
+    for _ in range(3):
+        state = await worker.state()
+        await dispatch.put_off(worker.deps, state, 1, "full", reserve=reserve)
+    assert len(taken) == 1
+    row = (await worker.state()).attempts[0]
+    assert row.next_check_at is not None
+    assert row.next_check_at <= datetime.fromisoformat(row.evidence["turn"])
+    await worker.check()
+    assert len(provider.placed) == 1 and "turn" not in (await worker.state()).attempts[0].evidence
 
 
 async def put_off(store: Store, provider: FakeProvider) -> Worker:

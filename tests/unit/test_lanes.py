@@ -269,7 +269,7 @@ async def test_who_is_sent_away_is_told_to_come_back_when_it_is_their_turn() -> 
     sends = [asyncio.create_task(send(one)) for _ in range(22)]
     await eventually(lambda: sum(task.done() for task in sends) == 20)
     away = [task.exception() for task in sends if task.done()]
-    turns = sorted(busy.after_s for busy in away if isinstance(busy, Busy))
+    turns = sorted(busy.reserve() for busy in away if isinstance(busy, Busy))
     assert len(turns) == 20 and turns[0] < 0.1
     assert turns[-1] - turns[0] == pytest.approx(1.9, abs=0.2)  # ten in a second
     provider.gate.set()
@@ -284,7 +284,7 @@ async def test_the_pace_of_a_slow_provider_is_learned_from_its_calls(move_clock:
     provider.gate = asyncio.Event()
     sends = [asyncio.create_task(send(one)) for _ in range(5)]
     await eventually(lambda: sum(task.done() for task in sends) == 3)
-    turns = sorted(busy.after_s for task in sends if task.done() and isinstance(busy := task.exception(), Busy))
+    turns = sorted(busy.reserve() for task in sends if task.done() and isinstance(busy := task.exception(), Busy))
     assert turns[2] - turns[0] == pytest.approx(10.0, rel=0.1)
     provider.gate.set()
     await asyncio.gather(*sends, return_exceptions=True)
@@ -296,7 +296,7 @@ async def test_while_a_lane_is_closed_nobody_is_told_to_come_back_before_it_is_t
         await send(one)
     with pytest.raises(Busy) as busy:
         await send(one)
-    assert BREAKER.reset_after - 5 < busy.value.after_s < BREAKER.reset_after + 5
+    assert BREAKER.reset_after - 5 < busy.value.reserve() < BREAKER.reset_after + 5
 
 
 async def test_a_place_is_given_back_whatever_happens_in_it() -> None:

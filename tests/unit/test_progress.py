@@ -37,7 +37,7 @@ class World:
             self._lags, lambda: None, lambda: self.signs, lambda: self.beat_at or self.now, lambda: self.now,
             lambda topic, partition: self.first,
         )  # fmt: skip
-        self.progress = Progress(sight, stall_after_s, _since=self.now)
+        self.progress = Progress(sight, lambda: stall_after_s, _since=self.now)
 
     def _lags(self) -> Mapping[Place, tuple[int | None, int]]:
         if self.away is not None:
@@ -99,9 +99,14 @@ def test_an_event_that_shows_signs_of_life_is_not_stuck(world: World) -> None:
         assert world.after(50) == []
 
 
-def test_partitions_that_move_are_not_judged(world: World) -> None:
+def test_partitions_that_move_are_not_judged_unless_they_never_arrive(world: World) -> None:
     world.signs = None
-    assert world.after(600) == []
+    assert world.after(300) == []
+    world.signs = {CREATED: world.now}
+    assert world.after(10) == []
+    world.signs = None
+    assert world.after(300) == []
+    assert world.after(20) == ["partitions have been on the move for 310 s"]
 
 
 def test_a_loop_that_stands_still_is_stuck(world: World) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.schedule import tier_for
+from agents.schedule import tier_for, tier_within
 from tests.fakes import SCHEDULE
 
 
@@ -34,3 +34,17 @@ def test_a_tier_is_long_enough_unless_none_is(tiers: list[float], seconds: float
     assert tier in tiers
     assert tier >= seconds - 0.001 or tier == max(tiers)
     assert not any(seconds <= other < tier for other in tiers)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tier"),
+    [
+        (0.0, 5.0),      # shorter than all: the shortest
+        (5.0, 5.0),
+        (29.9, 5.0),     # never past it
+        (30.0, 30.0),
+        (900.0, 600.0),
+    ],
+)
+def test_a_turn_is_waited_for_in_the_longest_tier_that_does_not_pass_it(seconds: float, tier: float) -> None:
+    assert tier_within((5.0, 30.0, 600.0), seconds) == tier
