@@ -143,7 +143,7 @@ class Kafka:
         path.write_text("".join(f"{name}={value}\n" for name, value in self._properties(node).items()), "utf-8")
         done = subprocess.run(  # noqa: S603 - the command is ours
             [_java(), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *LOGGING, "-cp", f"{jars()}/*",
-             "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(path)],
+             "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(path)],
             capture_output=True, text=True, check=False,
         )
         if done.returncode:
