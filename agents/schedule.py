@@ -1,5 +1,6 @@
-"""When to ask again. Pure: no clock, no I/O."""
+"""When to ask again. Pure: no clock, no I/O. ``tiers`` are seconds, ascending."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,9 +29,9 @@ class Schedule:
 
 def tier_within(tiers: Sequence[float], seconds: float) -> float:
     """The longest tier that is not longer than ``seconds``; the shortest one when none is."""
-    return max((tier for tier in tiers if tier <= seconds + 0.001), default=min(tiers))
+    return tiers[max(bisect_right(tiers, seconds + 0.001) - 1, 0)]
 
 
 def tier_for(tiers: Sequence[float], seconds: float) -> float:
     """The shortest tier that is not shorter than ``seconds``; the longest one when none is."""
-    return min((tier for tier in tiers if tier >= seconds - 0.001), default=max(tiers))
+    return tiers[min(bisect_left(tiers, seconds - 0.001), len(tiers) - 1)]

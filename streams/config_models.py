@@ -330,23 +330,30 @@ class Config(Block):
         default=(), description="what a package is called there; one per tenant, package and integration"
     )
 
-    _integrations: dict[str, IntegrationConfig] = PrivateAttr(default_factory=dict)
-    _routes: dict[tuple[str, str], RouteConfig] = PrivateAttr(default_factory=dict)
-    _mappings: dict[tuple[str, str, str], MappingConfig] = PrivateAttr(default_factory=dict)
+    # Not private attributes: pydantic looks those up in Python, and these are asked for every order.
+    @cached_property
+    def by_integration(self) -> dict[str, IntegrationConfig]:
+        """Integrations by id."""
+        return {item.id: item for item in self.integrations}
 
-    def model_post_init(self, context: Any, /) -> None:
-        self._integrations.update({item.id: item for item in self.integrations})
-        self._routes.update({(item.tenant_id, item.package_id): item for item in self.routes})
-        self._mappings.update({(item.tenant_id, item.package_id, item.integration): item for item in self.mappings})
+    @cached_property
+    def by_package(self) -> dict[tuple[str, str], RouteConfig]:
+        """Routes by (tenant, package)."""
+        return {(item.tenant_id, item.package_id): item for item in self.routes}
+
+    @cached_property
+    def by_package_at(self) -> dict[tuple[str, str, str], MappingConfig]:
+        """Mappings by (tenant, package, integration)."""
+        return {(item.tenant_id, item.package_id, item.integration): item for item in self.mappings}
 
     def integration(self, integration_id: str) -> IntegrationConfig | None:
-        return self._integrations.get(integration_id)
+        return self.by_integration.get(integration_id)
 
     def route(self, tenant_id: str, package_id: str) -> RouteConfig | None:
-        return self._routes.get((tenant_id, package_id))
+        return self.by_package.get((tenant_id, package_id))
 
     def mapping(self, tenant_id: str, package_id: str, integration_id: str) -> MappingConfig | None:
-        return self._mappings.get((tenant_id, package_id, integration_id))
+        return self.by_package_at.get((tenant_id, package_id, integration_id))
 
     def first_after(self, integration: IntegrationConfig) -> float:
         """Seconds from placement to first check at this integration."""
