@@ -30,6 +30,8 @@ settings = app.settings
 _prefix = settings.kafka.topic_prefix
 #: Of an agent that writes whole fetches down: while one is written the next ones gather.
 _FETCHES_AT_ONCE = 4
+#: An agent with so many events in flight does not wait for the next one.
+_PLENTY = 50
 
 #: (topic, partition) -> end of the log when it became ours: what lies before may have been begun by another worker.
 _ours_from: dict[tuple[str, int], int] = {}
@@ -357,10 +359,15 @@ async def _drain() -> None:
             log.warning("stopped with work in flight", agent=name, events=left)
 
 
+def _busy() -> bool:
+    return any(pool.in_flight > _PLENTY for pool in _pools.values())
+
+
 parts.activity = _activity
 parts.signs = _signs
 app.opening = parts.open
 app.draining = _drain
 app.closing = parts.close
+app.busy = _busy
 
 __all__ = ["app", "faust"]
