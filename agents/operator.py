@@ -25,7 +25,7 @@ async def command(deps: Deps, delivery: Delivery) -> None:
     while True:
         before = await deps.ledger.load((event.tenant_id, event.order_id))
         held = await deps.ledger.receive(_received(event))
-        if (held.tenant_id, held.order_id) != (event.tenant_id, event.order_id):
+        if held.order_id != event.order_id:
             log.warning("command id belongs to another order", order=event.order_id, command=event.command_id)
             return
         if held.done is not None:
@@ -36,7 +36,9 @@ async def command(deps: Deps, delivery: Delivery) -> None:
             return
         if before is None:
             said = f"order {event.order_id} of tenant {event.tenant_id} was never accepted"
-            return await deps.ledger.refuse(Answer(command_id=event.command_id, done=False, said=said))
+            return await deps.ledger.refuse(
+                Answer(tenant_id=event.tenant_id, command_id=event.command_id, done=False, said=said)
+            )
         stored = await deps.ledger.apply(acts.decided(before, event, deps.routing, deps.clock.now()))
         if stored is not None:
             break

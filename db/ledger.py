@@ -91,10 +91,11 @@ _APPLY = _applying(_ORDER_MUTABLE)
 _ANSWER = _applying(
     (*_ORDER_MUTABLE, "deadline_at"),
     fields=", command_id text, done boolean, said text, asked jsonb",
-    guard=" and exists (select 1 from commands c where c.command_id = i.command_id and c.decided_at is null)",
+    guard=""" and exists (select 1 from commands c
+        where c.command_id = i.command_id and c.tenant_id = i.tenant_id and c.decided_at is null)""",
     also=""", answered as (
     update commands c set done = k.done, said = k.said, asked = k.asked, decided_at = clock_timestamp()
-    from guarded k where c.command_id = k.command_id
+    from guarded k where c.command_id = k.command_id and c.tenant_id = k.tenant_id
 )""",
 )
 

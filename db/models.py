@@ -220,12 +220,15 @@ sa.Index(
     postgresql_where=dead_letters.c.replayed_at.is_(None),
 )
 
+# A hash, because what was set aside may have a key of any length.
+sa.Index("idx_dead_letters_key", dead_letters.c.key, postgresql_using="hash")
+
 # What people asked for: received, then decided in the same transaction as what follows from it.
 commands = sa.Table(
     "commands",
     metadata,
     sa.Column("command_id", sa.Text, primary_key=True),
-    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("order_id", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
@@ -376,5 +379,16 @@ submissions = sa.Table(
     sa.Column("order_id", sa.Text, nullable=False),
     sa.Column("at", Instant, nullable=False, server_default=_now),
     sa.Column("accepted_at", Instant, comment="the broker acknowledged the event"),
+    sa.Column("fingerprint", sa.Text, comment="of what was ordered"),
 )
 sa.Index("idx_submissions_at", submissions.c.at)
+sa.Index("idx_submissions_order", submissions.c.tenant_id, submissions.c.order_id)
+
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    sa.Column("integration_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Text, primary_key=True, comment="webhook-id of the provider"),
+    sa.Column("at", Instant, nullable=False, server_default=_now),
+)
+sa.Index("idx_callbacks_at", callbacks.c.at)

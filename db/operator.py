@@ -31,7 +31,7 @@ def audit(connection: sa.Connection, by: str, action: str, *, tenant_id: str | N
     )
 
 
-def acknowledge(engine: sa.Engine, attention_id: str, by: str, tenant_id: str | None = None) -> bool:
+def acknowledge(engine: sa.Engine, attention_id: str, by: str, tenant_id: str | None = None, reason: str = "") -> bool:
     """Mark one attention as seen by a person; with a tenant only one of its own.
 
     False when there is none with this id, or somebody was faster.
@@ -47,7 +47,7 @@ def acknowledge(engine: sa.Engine, attention_id: str, by: str, tenant_id: str | 
         if row is None:
             return False
         audit(connection, by, "attention.ack", tenant_id=row.tenant_id, order_id=row.order_id,
-              details={"attention": attention_id, "code": row.code})
+              details={"attention": attention_id, "code": row.code} | ({"reason": reason} if reason else {}))
         return True
 
 

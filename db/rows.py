@@ -134,6 +134,7 @@ class Commanded(msgspec.Struct, kw_only=True):
 class Answer(msgspec.Struct, kw_only=True):
     """The answer to a command, for the person. ``asked``: (attempt, check_number) of checks that follow from it."""
 
+    tenant_id: str
     command_id: str
     done: bool
     said: str

@@ -25,13 +25,36 @@ class Submission(NamedTuple):
     accepted: bool
 
 
-def begin(engine: sa.Engine, owner: str, key: str, digest: str, tenant_id: str, order_id: str) -> Submission:
-    """Write the request down, or find it. ``same`` is False when the key stands for a request with another digest."""
-    row = {"owner": owner, "key": key, "digest": digest, "tenant_id": tenant_id, "order_id": order_id}
+def begin(engine: sa.Engine, owner: str, key: str, digest: str, tenant_id: str, order_id: str, fingerprint: str
+          ) -> Submission | None:
+    """Write the request down, or find it. ``same`` is False when the key stands for a request with another digest.
+
+    None, and nothing is written, when the order id stands for another content: in the ledger, or in a request of the
+    past days. Of two requests at once about one order, one waits for the other.
+    """
+    row = {"owner": owner, "key": key, "digest": digest, "tenant_id": tenant_id, "order_id": order_id,
+           "fingerprint": fingerprint}  # fmt: skip
+    mine = sa.select(m.submissions).where(s.owner == owner, s.key == key)
     with answering(), engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(f"{tenant_id}/{order_id}", 0)
+        )))  # fmt: skip
+        found = connection.execute(mine).one_or_none()
+        if found is not None and (found.digest != digest or found.accepted_at is not None):
+            return Submission(found.digest == digest, found.at, found.accepted_at is not None)
+        if connection.execute(_taken(tenant_id, order_id, fingerprint)).scalar_one():
+            return None
         connection.execute(insert(m.submissions).values(row).on_conflict_do_nothing())
-        found = connection.execute(sa.select(m.submissions).where(s.owner == owner, s.key == key)).one()
-    return Submission(found.digest == digest, found.at, found.accepted_at is not None)
+        found = connection.execute(mine).one()
+        return Submission(found.digest == digest, found.at, found.accepted_at is not None)
+
+
+def _taken(tenant_id: str, order_id: str, fingerprint: str) -> sa.Select[tuple[bool]]:
+    ledger = m.ledger_orders.c
+    placed = sa.exists().where(ledger.tenant_id == tenant_id, ledger.order_id == order_id,
+                               ledger.fingerprint != fingerprint)  # fmt: skip
+    asked = sa.exists().where(s.tenant_id == tenant_id, s.order_id == order_id, s.fingerprint != fingerprint)
+    return sa.select(placed | asked)
 
 
 def accepted(engine: sa.Engine, owner: str, key: str) -> None:
@@ -41,16 +64,6 @@ def accepted(engine: sa.Engine, owner: str, key: str) -> None:
             sa.update(m.submissions).where(s.owner == owner, s.key == key, s.accepted_at.is_(None))
             .values(accepted_at=sa.func.now())
         )
-
-
-def fingerprint_of(engine: sa.Engine, tenant_id: str, order_id: str) -> str | None:
-    """What the ledger holds under this order id: the hash of what was ordered, or None."""
-    ledger = m.ledger_orders.c
-    with answering(), engine.connect() as connection:
-        found: str | None = connection.scalar(
-            sa.select(ledger.fingerprint).where(ledger.tenant_id == tenant_id, ledger.order_id == order_id)
-        )
-    return found
 
 
 def forget(engine: sa.Engine, older_than: timedelta) -> int:

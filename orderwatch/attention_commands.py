@@ -42,6 +42,7 @@ def list_(
 @app.command("ack")
 def ack(
     ids: Annotated[list[str], typer.Argument(help="Ids as `attention list` shows them.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads it later.")] = "",
     by: By = None,
     config: ConfigPath = CONFIG,
 ) -> None:
@@ -54,7 +55,7 @@ def ack(
     failed = False
     with database(configured(config)) as engine:
         for number in ids:
-            if operator.acknowledge(engine, number, who):
+            if operator.acknowledge(engine, number, who, reason=reason.strip()):
                 say(f"{number}: acknowledged by {who}")
             else:
                 failed = True

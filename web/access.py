@@ -8,15 +8,16 @@ query by ``Principal.tenant``.
 import hashlib
 import hmac
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from litestar import Request
 from litestar.config.csrf import CSRFConfig
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.enums import ScopeType
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException, TooManyRequestsException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.middleware.csrf import CSRFMiddleware
@@ -32,17 +33,20 @@ COOKIE = "orderwatch_session"
 REMEMBER_S = 2.0
 _MOST_REMEMBERED = 10_000
 
+_T = TypeVar("_T")
 _Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The token behind a request. ``name`` is the actor of what it does; ``tenant_id`` None: all tenants."""
+    """The token behind a request. ``name`` is the actor of what it does; ``tenant_id`` None: all tenants; ``until``
+    is the end of a log-in, in seconds since 1970."""
 
     token_id: str
     name: str
     tenant_id: str | None
     scopes: frozenset[str]
+    until: int | None = None
 
     @property
     def owner(self) -> str:
@@ -71,13 +75,13 @@ def _seal(parts: Parts, content: str) -> str:
     return hmac.new(parts.derived("session"), content.encode(), hashlib.sha256).hexdigest()
 
 
-def _session_token(parts: Parts, cookie: str) -> str | None:
-    """The token id of a log-in that we sealed and that is not over."""
+def _session(parts: Parts, cookie: str) -> tuple[str, int] | None:
+    """The token id and the end of a log-in that we sealed and that is not over."""
     content, _, seal = cookie.rpartition(".")
     if not hmac.compare_digest(seal.encode(), _seal(parts, content).encode()):
         return None
     token_id, _, until = content.partition(".")
-    return token_id if int(until) > time.time() else None
+    return (token_id, int(until)) if int(until) > time.time() else None
 
 
 class Identify(ASGIMiddleware):
@@ -87,47 +91,89 @@ class Identify(ASGIMiddleware):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._known: dict[str, tuple[float, Token | None]] = {}
+        self._known: dict[str, tuple[float, Token]] = {}
+        self._unknown: dict[str, float] = {}
+        self._guesses = _Guesses(int(parts.config.web.rate))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         connection: _Connection = ASGIConnection(scope)
         said = connection.headers.get("authorization")
         cookie = connection.cookies.get(COOKIE)
-        token, way = None, None
+        token, way, until = None, None, None
         if said is not None:
             kind, _, text = said.partition(" ")
             if kind.lower() == "bearer":
-                token, way = await self._matching(text.strip()), "bearer"
-        elif cookie is not None and (number := _session_token(self._parts, cookie)):
-            token, way = await self._of_session(number), "session"
-        scope["user"] = _principal(token) if token else None
+                token, way = await self._matching(text.strip(), identifier(connection)), "bearer"
+        elif cookie is not None and (session := _session(self._parts, cookie)):
+            token, way, until = await self._of_session(session[0]), "session", session[1]
+        scope["user"] = _principal(token, until) if token else None
         scope["auth"] = way if token else None
         await next_app(scope, receive, send)
 
-    async def _matching(self, text: str) -> Token | None:
+    async def _matching(self, text: str, guesser: str) -> Token | None:
+        """Raises 429 for a text that was never right, from where too many come that are wrong."""
         key = tokens.hashed(text)
-        if (known := self._remembered(key)) is not None:
-            return known[1]
-        return self._remember(key, await self._parts.ask(tokens.matching, self._parts.engine, text))
+        found, token = self._remembered(key)
+        if found:
+            return token
+        if key in self._known:  # was right a moment ago
+            return self._remember(key, await self._parts.ask(tokens.matching, self._parts.engine, text))
+        self._guesses.begin(guesser)
+        token = await self._parts.ask(tokens.matching, self._parts.engine, text)
+        if token is not None:
+            self._guesses.right(guesser)
+        return self._remember(key, token)
 
     async def _of_session(self, number: str) -> Token | None:
-        if (known := self._remembered(number)) is not None:
-            return known[1]
+        found, token = self._remembered(number)
+        if found:
+            return token
         return self._remember(number, await self._parts.ask(tokens.by_id, self._parts.engine, number))
 
-    def _remembered(self, key: str) -> tuple[float, Token | None] | None:
-        known = self._known.get(key)
-        return known if known and known[0] > time.monotonic() else None
+    def _remembered(self, key: str) -> tuple[bool, Token | None]:
+        now = time.monotonic()
+        until, token = self._known.get(key, (0.0, None))
+        return (True, token) if until > now else (self._unknown.get(key, 0.0) > now, None)
 
     def _remember(self, key: str, token: Token | None) -> Token | None:
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()
-        self._known[key] = (time.monotonic() + REMEMBER_S, token)
+        """What is wrong is kept apart: texts that somebody makes up push no token out."""
+        until = time.monotonic() + REMEMBER_S
+        if token is None:
+            self._known.pop(key, None)
+            _room(self._unknown)[key] = until
+        else:
+            _room(self._known)[key] = (until, token)
         return token
 
 
-def _principal(token: Token) -> Principal:
-    return Principal(token.id, token.name, token.tenant_id, token.scopes)
+def _room(remembered: dict[str, _T]) -> dict[str, _T]:
+    if len(remembered) >= _MOST_REMEMBERED:
+        remembered.clear()
+    return remembered
+
+
+class _Guesses:
+    """Token texts that the database has not confirmed, by address, in this second: so many and no more."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._second = 0
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, guesser: str) -> None:
+        """Raises 429."""
+        if (second := int(time.monotonic())) != self._second:
+            self._second, self._begun = second, Counter()
+        if self._begun[guesser] >= self._most:
+            raise TooManyRequestsException("too many unknown tokens from this address", headers={"retry-after": "1"})
+        self._begun[guesser] += 1
+
+    def right(self, guesser: str) -> None:
+        self._begun[guesser] -= 1
+
+
+def _principal(token: Token, until: int | None) -> Principal:
+    return Principal(token.id, token.name, token.tenant_id, token.scopes, until)
 
 
 def csrf_config(parts: Parts) -> CSRFConfig:
@@ -174,7 +220,7 @@ def caller(request: Request[Any, Any, Any]) -> Principal:
 Who = NamedDependency[Principal]
 
 
-def identifier(request: Request[Any, Any, Any]) -> str:
+def identifier(request: _Connection) -> str:
     """Whom a rate limit counts: the token, or the address of who has none."""
     who: Principal | None = request.scope.get("user")
     return f"token {who.token_id}" if who else f"address {request.client.host if request.client else '-'}"

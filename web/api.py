@@ -34,6 +34,8 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 InPath = Annotated[str, PathParameter(pattern=_ID, description="1-64 of [A-Za-z0-9._:-]")]
+#: In the address of a page, where whatever is not known is simply not there.
+PlainInPath = Annotated[str, PathParameter(pattern=PLAIN)]
 OfTenant = Annotated[
     str | None, QueryParameter(name="tenant", pattern=_ID, description="only this tenant; default: all the token sees")
 ]

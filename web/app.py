@@ -21,7 +21,7 @@ from litestar.stores.memory import MemoryStore
 from litestar.template.config import TemplateConfig
 from litestar.types import BeforeMessageSendHookHandler, ControllerRouterHandler, Message, Scope
 
-from db import submissions
+from db import callbacks, submissions
 from streams.errors import StoreUnavailable
 from web import (
     access,
@@ -163,5 +163,6 @@ async def _tidy(parts: Parts, counts: MemoryStore) -> None:
         await counts.delete_expired()
         with suppress(StoreUnavailable):
             await parts.ask(submissions.forget, parts.engine, KEYS_KEPT)
+            await parts.ask(callbacks.forget, parts.engine)
         await asyncio.sleep(_TIDY_EVERY_S)
 

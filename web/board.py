@@ -12,6 +12,7 @@ from streams.order import AttentionCode
 from web.access import Principal, Who
 from web.api import PLAIN, After, Id, InPath, Limit, OfTenant, Reason, Strict, absent, act, page, read
 from web.parts import Inside, Parts
+from web.problems import unsure
 
 #: Attentions acknowledged by one request.
 MOST_AT_ONCE = 1000
@@ -35,11 +36,13 @@ class IntegrationWithLane(msgspec.Struct, frozen=True):
 
 
 class Acknowledge(Strict, frozen=True):
-    """Which attentions a person has seen: those with these ids, or all with one code (of one tenant, if given)."""
+    """Which attentions a person has seen, and why that is enough: those with these ids, or all with one code (of one
+    tenant, if given)."""
 
     ids: Annotated[list[AttentionId], msgspec.Meta(max_length=MOST_AT_ONCE)] = msgspec.field(default_factory=list)
     code: AttentionCode | None = None
     tenant_id: Id | None = None
+    reason: Reason | None = None
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -92,7 +95,8 @@ async def group_attention(parts: Inside, who: Who, tenant_: OfTenant = None) -> 
 
 @act("/api/attention/ack", needs="actions", summary="Say that a person has seen it", status_code=200)
 async def acknowledge_attention(parts: Inside, who: Who, data: JSONBody[Acknowledge]) -> Acknowledged:
-    return await parts.ask(_acknowledge, parts, who, data, who.tenant(data.tenant_id))
+    with unsure("acknowledge the same again"):
+        return await parts.ask(_acknowledge, parts, who, data, who.tenant(data.tenant_id))
 
 
 def _acknowledge(parts: Parts, who: Principal, asked: Acknowledge, tenant: str | None) -> Acknowledged:
@@ -100,7 +104,10 @@ def _acknowledge(parts: Parts, who: Principal, asked: Acknowledge, tenant: str |
     if asked.code is not None:
         found = board.attention(parts.engine, tenant, code=asked.code, limit=MOST_AT_ONCE)
         wanted, more = [*wanted, *(row.id for row in found.rows)], found.next is not None
-    done = [number for number in dict.fromkeys(wanted) if operator.acknowledge(parts.engine, number, who.name, tenant)]
+    done = [
+        number for number in dict.fromkeys(wanted)
+        if operator.acknowledge(parts.engine, number, who.name, tenant, asked.reason or "")
+    ]  # fmt: skip
     return Acknowledged(done, more)
 
 
@@ -117,7 +124,8 @@ async def switch_integration(parts: Inside, who: Who, integration: InPath, data:
     mine = await parts.ask(board.integrations, parts.engine, who.tenant_id)
     if integration not in {row.integration_id for row in mine}:
         raise absent(f"integration {integration}")
-    changed = await parts.ask(switch.set_enabled, parts.engine, integration, data.enabled, who.name, data.reason)
+    with unsure("look how the integration stands, or ask for the same again"):
+        changed = await parts.ask(switch.set_enabled, parts.engine, integration, data.enabled, who.name, data.reason)
     return Switched(integration, data.enabled, changed)
 
 

@@ -19,7 +19,7 @@ from streams.events import Command
 from streams.kafka import message
 from streams.order import CommandAction
 from web.access import Who
-from web.api import Id, InPath, Reason, Strict, Words, absent, act, read
+from web.api import Id, InPath, OfTenant, Reason, Strict, Words, absent, act, read
 from web.parts import Inside
 from web.problems import Refused, unsure
 
@@ -62,18 +62,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, data: JSONBody[Asked]
                        ) -> Response[Decision]:
     number = data.command_id or uuid4().hex
-    known = await parts.ask(commands.result, parts.engine, number)
+    known = await parts.ask(commands.result, parts.engine, tenant, number)
     if known is None:
         event = await _event(parts, who.name, tenant, order, number, data)
         with unsure(f"ask again with command_id {number}"):
             await parts.emitter.send([message(event, topics.COMMAND, at=event.issued_at)])
-        known = await _answer(parts, number) or _not_yet(event)
-    if (known.tenant_id, known.order_id, known.action) != (tenant, order, data.action):
+        known = await _answer(parts, tenant, number) or _not_yet(event)
+    if (known.order_id, known.action) != (order, data.action):
         raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")
     return Response(_shown(known), status_code=202 if known.done is None else 200)
 
 
-async def _answer(parts: Inside, number: str) -> Commanded | None:
+async def _answer(parts: Inside, tenant: str, number: str) -> Commanded | None:
     """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile.
 
     It was sent: a database that does not answer leaves it undecided here, and is no error.
@@ -82,7 +82,7 @@ async def _answer(parts: Inside, number: str) -> Commanded | None:
     found: Commanded | None = None
     while True:
         with suppress(StoreUnavailable):
-            found = await parts.ask(commands.result, parts.engine, number)
+            found = await parts.ask(commands.result, parts.engine, tenant, number)
         if (found is not None and found.done is not None) or anyio.current_time() >= give_up_at:
             return found
         await anyio.sleep(_POLL_S)
@@ -105,9 +105,10 @@ def _shown(found: Commanded) -> Decision:
 
 
 @read("/api/commands/{number:str}", summary="A command and what became of it", errors=(404,))
-async def get_command(parts: Inside, who: Who, number: InPath) -> Decision:
-    found = await parts.ask(commands.result, parts.engine, number)
-    if found is None or not who.sees(found.tenant_id):
+async def get_command(parts: Inside, who: Who, number: InPath, tenant_: OfTenant = None) -> Decision:
+    """An id is its tenant's own; a token of all tenants that names none gets the newest with this id."""
+    found = await parts.ask(commands.result, parts.engine, who.tenant(tenant_), number)
+    if found is None:
         raise absent(f"command {number}")
     return _shown(found)
 

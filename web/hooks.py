@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, post
+from litestar.exceptions import HTTPException
 from litestar.params import HeaderParameter, JSONBody, RawBody
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from db import queries
+from db import callbacks, queries
 from streams import topics
 from streams.events import Check
 from streams.kafka import message
@@ -20,7 +21,7 @@ from web.access import PUBLIC
 from web.api import InPath, Words, problems
 from web.catalogue import followed
 from web.parts import Inside, Parts
-from web.problems import Refused
+from web.problems import Refused, unsure
 
 SECRET = "callback_secret"  # noqa: S105 - the name of it
 
@@ -33,7 +34,7 @@ class Called(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """Whether the provider is asked now; not when the attempt has ended."""
+    """Whether the provider is asked now; not when the attempt has ended, or when this was said already."""
 
     asked: bool
 
@@ -64,9 +65,16 @@ async def call_back(
     if not found.open:
         return Heard(asked=False)
     now = await parts.ask(queries.database_now, parts.engine)
+    if not await parts.ask(callbacks.claim, parts.engine, integration, id_):
+        return Heard(asked=False)
     check = Check(tenant_id=found.tenant_id, order_id=found.order_id, attempt=found.attempt,
                   check_number=found.check_number, due_at=now, reason=CheckReason.CALLBACK.value)  # fmt: skip
-    await parts.emitter.send([message(check, topics.CHECK, at=now)])
+    try:
+        with unsure("say it again"):
+            await parts.emitter.send([message(check, topics.CHECK, at=now)])
+    except HTTPException:
+        await parts.ask(callbacks.release, parts.engine, integration, id_)
+        raise
     return Heard(asked=True)
 
 

@@ -59,20 +59,20 @@ class Placed(msgspec.Struct, frozen=True):
 async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Key) -> Placed:
     who.tenant(data.tenant_id)
     digest = hashlib.sha256(msgspec.json.encode(data, order="sorted")).hexdigest()
-    order_record(_created(data, datetime.now().astimezone()), _SOURCE)  # nothing is kept of an order that is wrong
+    wanted = _created(data, datetime.now().astimezone())
+    order_record(wanted, _SOURCE)  # nothing is kept of an order that is wrong
     submission = await parts.ask(
-        submissions.begin, parts.engine, who.owner, key, digest, data.tenant_id, data.order_id
+        submissions.begin, parts.engine, who.owner, key, digest, data.tenant_id, data.order_id, wanted.fingerprint()
     )
+    if submission is None:
+        raise Refused(409, f"order {data.order_id} of tenant {data.tenant_id} is known with another content",
+                      order_id="expected an id that was not used for another order")  # fmt: skip
     if not submission.same:
         raise Refused(409, "this Idempotency-Key stands for another order", **{
             "Idempotency-Key": "expected a new one for every order"
         })  # fmt: skip
     created = _created(data, submission.said_at)
     if not submission.accepted:
-        held = await parts.ask(submissions.fingerprint_of, parts.engine, data.tenant_id, data.order_id)
-        if held not in (None, created.fingerprint()):
-            raise Refused(409, f"order {data.order_id} of tenant {data.tenant_id} is known with another content",
-                          order_id="expected an id that was not used for another order")  # fmt: skip
         with unsure("send it again with the same Idempotency-Key"):
             await parts.emitter.send([order_record(created, _SOURCE)])
             await parts.ask(submissions.accepted, parts.engine, who.owner, key)

@@ -128,7 +128,7 @@ async def get_letter(parts: Inside, who: Who, letter: InPath) -> OneLetter:
      summary="Send dead letters again, as they came or corrected, or only say what would happen")  # fmt: skip
 async def replay_letters(parts: Inside, who: Who, data: JSONBody[Replay]) -> Replayed:
     if not data.dry_run and data.reason is None:
-        raise Refused(400, "reason: missing; it is required", reason="missing; it is required")
+        raise Refused(409, "a reason is needed for what is sent", reason="expected words, unless it is a dry run")
     if data.fix is not None and "orders:write" not in who.scopes:
         raise Refused(403, "this token has not the scope orders:write, which a correction needs")
     plan = await parts.ask(_planned, parts, who, data)

@@ -50,8 +50,9 @@ class News(NamedTuple):
 class Listener:
     """The queue of one open connection."""
 
-    def __init__(self, sees: Callable[[str | None], bool]) -> None:
+    def __init__(self, sees: Callable[[str | None], bool], token_id: str = "") -> None:
         self.sees = sees
+        self.token_id = token_id
         self.lost = False
         self._queue: asyncio.Queue[News] = asyncio.Queue(MOST_WAITING)
 
@@ -120,14 +121,14 @@ class Live:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def listening(self) -> int:
-        """How many connections are open."""
-        return len(self._listeners)
+    def listening(self, token_id: str | None = None) -> int:
+        """How many connections are open, of one token or of all."""
+        return sum(token_id in (None, listener.token_id) for listener in self._listeners)
 
     @contextmanager
-    def listener(self, sees: Callable[[str | None], bool]) -> Iterator[Listener]:
+    def listener(self, sees: Callable[[str | None], bool], token_id: str) -> Iterator[Listener]:
         """A queue of what is told from now on, of the tenants that it ``sees``."""
-        listener = Listener(sees)
+        listener = Listener(sees, token_id)
         self._listeners.add(listener)
         try:
             yield listener

@@ -22,7 +22,7 @@ from web.access import Who
 from web.api import After, InPath, Limit, OfTenant, absent, act, page, read
 from web.catalogue import followed
 from web.parts import Inside, Parts
-from web.problems import Refused
+from web.problems import Refused, unsure
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -205,10 +205,11 @@ async def release_pins(parts: Inside, who: Who, tenant: InPath, order: InPath) -
     if parts.sealer is None:
         raise Refused(503, "this dashboard has no keys for PINs: set ORDERWATCH_PIN_KEYS where it runs")
     try:
-        pins = await parts.ask(
-            operator.release_pins, parts.engine, tenant, order, who.name, parts.sealer.open,
-            through=f"API token {who.token_id}",
-        )
+        with unsure("the audit may say that they were released; ask again"):
+            pins = await parts.ask(
+                operator.release_pins, parts.engine, tenant, order, who.name, parts.sealer.open,
+                through=f"API token {who.token_id}",
+            )
     except EventError:
         raise Refused(503, "this dashboard has not the key that the PINs were sealed with") from None
     except OrderNotFound:

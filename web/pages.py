@@ -21,6 +21,7 @@ from orderwatch.why import explain, offered
 from streams.order import AttentionCode, ExternalStatus
 from web import words
 from web.access import PUBLIC, Who
+from web.api import PlainInPath
 from web.catalogue import followed
 from web.charts import flow_plot
 from web.parts import Inside, Parts
@@ -133,7 +134,7 @@ def _filter(asked: dict[str, str], tenant_id: str | None) -> OrderFilter:
 
 
 @get("/orders/{tenant:str}/{order:str}", needs="orders:read", include_in_schema=False)
-async def order(request: _Request, parts: Inside, tenant: FromPath[str], order: FromPath[str]) -> Template:
+async def order(request: _Request, parts: Inside, tenant: PlainInPath, order: PlainInPath) -> Template:
     """What `orderwatch order why` says, and the whole life of the order."""
     found = await parts.ask(queries.snapshot, parts.engine, tenant, order)
     routing = dry_routing(await parts.ask(followed, parts))

@@ -37,6 +37,8 @@ class Parts:
     limiter: anyio.CapacityLimiter
     environ: Mapping[str, str] = field(repr=False)
     catalogue: tuple[str, Config] | None = field(default=None, repr=False)
+    health: tuple[float, bool] = field(default=(0.0, False), repr=False)
+    asking_health: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
     measured: Measured = field(default_factory=Measured, repr=False)
 
     async def ask(self, question: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

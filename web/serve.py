@@ -16,7 +16,7 @@ class Server(uvicorn.Server):
     """Serves ``parts`` until ``should_exit`` or a signal; open event streams are ended first."""
 
     def __init__(self, parts: Parts) -> None:
-        self.live = parts.live
+        self.parts, self.live = parts, parts.live
         super().__init__(uvicorn.Config(
             create(parts), log_config=None, access_log=False, server_header=False, lifespan="on",
             timeout_graceful_shutdown=GRACE_S,

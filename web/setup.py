@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from litestar import Request, get
-from litestar.params import FromPath
 from litestar.response import Template
 
 from db import board, queries, switch
 from web import words
 from web.access import Who
+from web.api import PlainInPath
 from web.pages import lanes, page
 from web.parts import Inside
 from web.problems import Refused
@@ -36,7 +36,7 @@ async def all_routes(request: _Request, parts: Inside, who: Who) -> Template:
 
 
 @get("/routes/{tenant:str}/{package:str}", needs="orders:read", include_in_schema=False)
-async def route(request: _Request, parts: Inside, tenant: FromPath[str], package: FromPath[str]) -> Template:
+async def route(request: _Request, parts: Inside, tenant: PlainInPath, package: PlainInPath) -> Template:
     """One route, and a test of it that sends nothing."""
     rows = await parts.ask(board.routes, parts.engine, tenant)
     found = next((row for row in rows if row.package_id == package), None)

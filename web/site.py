@@ -1,5 +1,6 @@
 """What is about the server itself: its health, its metrics, and what the caller's token may do."""
 
+import time
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,10 @@ from streams.errors import StoreUnavailable
 from streams.metrics import CONTENT_TYPE
 from web.access import PUBLIC, Who
 from web.api import read
-from web.parts import Inside
+from web.parts import Inside, Parts
+
+#: For how long an answer about the health of the database is good.
+HEALTH_S = 1.0
 
 
 class Health(msgspec.Struct):
@@ -32,11 +36,22 @@ class TokenInfo(msgspec.Struct):
 @get("/health", needs=PUBLIC, unlimited=True, security=[{}], tags=["health"], responses={503: ResponseSpec(Health)},
      summary="Whether this dashboard can answer questions")  # fmt: skip
 async def get_health(parts: Inside) -> Response[Health]:
+    """Everybody may ask, so the database is asked once for all who ask within ``HEALTH_S``."""
+    async with parts.asking_health:
+        if time.monotonic() >= parts.health[0]:
+            well = await _answers(parts)
+            parts.health = (time.monotonic() + HEALTH_S, well)
+    if not parts.health[1]:
+        return Response(Health("unavailable"), status_code=HTTP_503_SERVICE_UNAVAILABLE)
+    return Response(Health("ok"))
+
+
+async def _answers(parts: Parts) -> bool:
     try:
         await parts.ask(queries.database_now, parts.engine)
     except StoreUnavailable:
-        return Response(Health("unavailable"), status_code=HTTP_503_SERVICE_UNAVAILABLE)
-    return Response(Health("ok"))
+        return False
+    return True
 
 
 @read("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")

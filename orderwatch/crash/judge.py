@@ -221,7 +221,7 @@ class Judge:
         written = [step.details["command"] for _, step in ledger.timeline if "command" in step.details]
         said = {record.ce_id for record in log.records("orders.check")}
         for event in {decode(Command, record.value) for record in log.records("orders.command")}:
-            held = ledger.commands.get(event.command_id)
+            held = ledger.commands.get((event.tenant_id, event.command_id))
             if held is None or held.done is None:
                 self._no(f"command {event.command_id} ({event.action}): never answered")
                 continue

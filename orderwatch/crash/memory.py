@@ -33,7 +33,7 @@ class MemoryLedger:
         self._states: dict[Key, bytes] = {}
         self._references: dict[str, tuple[Key, int]] = {}
         self.timeline: list[tuple[Key, Step]] = []
-        self.commands: dict[str, Commanded] = {}
+        self.commands: dict[tuple[str, str], Commanded] = {}
         #: Called with (before, after) for every write.
         self.watcher: Callable[[OrderState | None, OrderState], None] = lambda before, after: None
 
@@ -72,7 +72,7 @@ class MemoryLedger:
                 return None
         kept = {name: getattr(before.order, name) for name in _ORDER_FIXED}
         if change.answer is not None:
-            command = self.commands.get(change.answer.command_id)
+            command = self.commands.get((change.answer.tenant_id, change.answer.command_id))
             if command is None or command.done is not None:
                 return None
             del kept["deadline_at"]
@@ -84,13 +84,14 @@ class MemoryLedger:
 
     async def receive(self, command: Commanded) -> Commanded:
         """As ``Ledger.receive``."""
-        return self.commands.setdefault(command.command_id, command)
+        return self.commands.setdefault((command.tenant_id, command.command_id), command)
 
     async def refuse(self, answer: Answer) -> None:
         """As ``Ledger.refuse``."""
-        command = self.commands[answer.command_id]
+        key = (answer.tenant_id, answer.command_id)
+        command = self.commands[key]
         if command.done is None:
-            self.commands[answer.command_id] = msgspec.structs.replace(
+            self.commands[key] = msgspec.structs.replace(
                 command, done=answer.done, said=answer.said, asked=list(answer.asked), decided_at=self._now()
             )
 

@@ -33,7 +33,7 @@ def test_a_kill_while_a_command_is_carried_out_loses_and_doubles_nothing(
                               command_id="cancel-1", issued_at=datetime.now(UTC))  # fmt: skip
     commanding.issue(system.config, system.engine, cancel, 0.0)
     wait_until(doomed.ended, 60)
-    held = commands.result(system.engine, "cancel-1")
+    held = commands.result(system.engine, None, "cancel-1")
     assert held is not None and held.done is LEFT[point]
 
     system.start_worker()

@@ -147,7 +147,7 @@ def command(command_id: str = "c", order_id: str = "o") -> Commanded:
 async def test_a_command_is_received_once_and_decided_once_with_what_follows_from_it(sides: Sides) -> None:
     state = await opened(sides)
     later = NOW + timedelta(days=9)
-    answer = Answer(command_id="c", done=True, said="it was done", asked=[(1, 4)])
+    answer = Answer(tenant_id="t", command_id="c", done=True, said="it was done", asked=[(1, 4)])
     decision = msgspec.structs.replace(touched(state, check_number=5, deadline_at=later), answer=answer)
     assert await sides.ledger.apply(decision) is None  # nobody received it yet
 
@@ -159,25 +159,34 @@ async def test_a_command_is_received_once_and_decided_once_with_what_follows_fro
 
     on_top = msgspec.structs.replace(touched(order_state := await loaded(sides), check_number=9), answer=answer)
     assert await sides.ledger.apply(on_top) is None
-    await sides.ledger.refuse(Answer(command_id="c", done=False, said="no"))
+    await sides.ledger.refuse(Answer(tenant_id="t", command_id="c", done=False, said="no"))
     kept = await sides.ledger.receive(command())
     assert (kept.done, kept.said, kept.asked) == (True, "it was done", [(1, 4)])
     assert kept.decided_at is not None
     assert await loaded(sides) == order_state
 
 
+async def test_a_command_id_is_its_tenants_own(sides: Sides) -> None:
+    await sides.ledger.receive(command())
+    foreign = msgspec.structs.replace(command(), tenant_id="another", by="mehmet")
+    assert (await sides.ledger.receive(foreign)).by == "mehmet"
+    await sides.ledger.refuse(Answer(tenant_id="another", command_id="c", done=False, said="no"))
+    assert [(await sides.ledger.receive(one)).done for one in (command(), foreign)] == [None, False]
+
+
 async def test_a_decision_on_an_old_revision_leaves_its_command_undecided(sides: Sides) -> None:
     state = await opened(sides)
     await sides.ledger.receive(command())
     assert await sides.ledger.apply(touched(state, check_number=1)) is not None
-    stale = msgspec.structs.replace(touched(state), answer=Answer(command_id="c", done=True, said="done"))
+    answer = Answer(tenant_id="t", command_id="c", done=True, said="done")
+    stale = msgspec.structs.replace(touched(state), answer=answer)
     assert await sides.ledger.apply(stale) is None
     assert (await sides.ledger.receive(command())).done is None
 
 
 async def test_a_refusal_without_an_order_is_an_answer(sides: Sides) -> None:
     await sides.ledger.receive(command())
-    await sides.ledger.refuse(Answer(command_id="c", done=False, said="never accepted"))
+    await sides.ledger.refuse(Answer(tenant_id="t", command_id="c", done=False, said="never accepted"))
     kept = await sides.ledger.receive(command())
     assert (kept.done, kept.said) == (False, "never accepted")
 

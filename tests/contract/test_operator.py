@@ -39,7 +39,7 @@ def says(action: CommandAction, command_id: str = "c-1", *, repeated: bool = Fal
 
 
 def answer(store: Store, command_id: str = "c-1") -> Commanded:
-    found = commands.result(store.engine, command_id)
+    found = commands.result(store.engine, "t", command_id)
     assert found is not None
     return found
 
@@ -186,9 +186,9 @@ async def test_a_command_that_cannot_be_read_names_its_field(store: Store, words
 
 
 async def test_a_waiter_sees_the_answer_and_gives_up_in_time(store: Store) -> None:
-    assert commands.wait(store.engine, "c-1", 0.1) is None
+    assert commands.wait(store.engine, "t", "c-1", 0.1) is None
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
-    waiter = asyncio.create_task(asyncio.to_thread(commands.wait, store.engine, "c-1", 10.0))
+    waiter = asyncio.create_task(asyncio.to_thread(commands.wait, store.engine, "t", "c-1", 10.0))
     await operator.command(worker.deps, says(A.PLACE_AGAIN))
     found = await waiter
     assert found is not None and found.done

@@ -50,6 +50,8 @@ def test_the_last_full_page_says_that_it_is_the_last(engine: sa.Engine) -> None:
     [
         (OrderFilter(tenant_id="kral"), ["kral-1"]),
         (OrderFilter(status="approved"), ["done"]),
+        (OrderFilter(status="rejected"), []),
+        (OrderFilter(status="pending", older_than_s=3600), ["old"]),
         (OrderFilter(external_status="completed"), ["done"]),
         (OrderFilter(integration_id="barakat-1"), ["done"]),
         (OrderFilter(older_than_s=3600), ["old"]),
@@ -132,6 +134,34 @@ def test_health_counts_what_is_late_by_more_than_the_slack(engine: sa.Engine) ->
     assert (seen.unknown, seen.open_orders) == (1, 5)
     assert (seen.attention, seen.attention_since, seen.dead_letters) == (1, late, 1)
     assert (seen.swept, seen.swept_at) == ({"overdue": 0}, recent)
+
+
+def test_health_compares_the_newest_changes_only(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "RECENT", 2)
+    now = queries.database_now(engine)
+    for age in range(1, 5):
+        put_order(engine, f"o-{age}", version=2, last_event_at=now - timedelta(hours=age), view={"version": 1})
+    seen = queries.health(engine, slack_s=60)
+    assert (seen.behind, seen.behind_since) == (2, now - timedelta(hours=2))
+
+
+def test_a_search_for_a_player_is_not_filled_with_orders_of_other_tenants(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "PLAYER_ORDERS", 2)
+    put_order(engine, "mine", created_at=BORN)
+    for number in range(3):
+        put_order(engine, f"theirs-{number}", "kral", created_at=BORN + timedelta(days=1))
+    wanted = OrderFilter(tenant_id="demo", number="player-123456")
+    assert ids(queries.orders(engine, wanted)[0]) == ["mine"]
+
+
+def test_the_dead_letters_of_an_order_are_found_by_an_index_and_a_key_may_be_long(engine: sa.Engine) -> None:
+    put_dead_letter(engine, order_id="k" * 9000)
+    with engine.connect() as connection:
+        connection.execute(sa.text("set local enable_seqscan = off"))
+        plan = connection.execute(sa.text("explain select id from dead_letters where key = 'o-1'")).scalars().all()
+    assert any("idx_dead_letters_key" in line for line in plan)
 
 
 def audited(engine: sa.Engine) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
 import pytest
@@ -13,6 +14,7 @@ from tests.contract.ledger_rows import put
 from tests.dashboard import Answer, Dashboard, dashboard, settings
 from tests.waiting import wait_until
 from web import access
+from web import site as site_of_itself
 
 
 def log_in(site: Dashboard, token: str, goes_to: str = "/") -> tuple[Answer, dict[str, str]]:
@@ -197,6 +199,48 @@ def test_one_token_that_asks_too_often_is_slowed_down_and_others_are_not(databas
         assert refused[0].headers["content-type"] == "application/problem+json"
         assert int(refused[0].headers["ratelimit-reset"]) <= 1
         assert site.get("/api/token", slow).status == 200
+
+
+def test_made_up_tokens_reach_the_database_so_often_and_no_more(database: str) -> None:
+    with dashboard(settings(database, rate=3, query_timeout=0.5)) as site, site.engine.begin() as holding:
+        holding.execute(sa.text("lock table tokens"))
+        with ThreadPoolExecutor(20) as threads:
+            answers = list(threads.map(lambda n: site.get("/api/token", f"ow_{n:012}_{'x' * 43}"), range(20)))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {503, 429}  # those that asked a table that does not answer, and those that did not
+    assert statuses.count(503) <= 9  # three a second
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+def test_made_up_tokens_push_no_token_out_of_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "REMEMBER_S", 60.0)
+    monkeypatch.setattr(access, "_MOST_REMEMBERED", 3)
+    with dashboard(settings(database, query_timeout=0.5)) as site:
+        text = site.token("orders:read")
+        assert site.get("/api/token", text).status == 200
+        for number in range(8):
+            assert site.get("/api/token", f"ow_{number:012}_{'x' * 43}").status == 401
+        with site.engine.begin() as holding:
+            holding.execute(sa.text("lock table tokens"))
+            assert site.get("/api/token", text).status == 200
+
+
+def test_health_is_asked_of_the_database_once_for_many_who_ask(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_of_itself, "HEALTH_S", 60.0)
+    with dashboard(settings(database)) as site:
+        assert site.get("/health").status == 200
+        took_at = site.server.parts.health
+        assert [site.get("/health").status for _ in range(5)] == [200] * 5
+        assert site.server.parts.health is took_at
+
+
+def test_a_page_about_what_cannot_be_is_an_error_of_the_asker(site: Dashboard) -> None:
+    token = site.token("orders:read")
+    for path in ("/orders/demo/%00", "/orders/%00/o-1", "/routes/demo/%00", "/routes/%00/p"):
+        assert site.get(path, token).status == 400, path
 
 
 def test_health_is_for_everybody_and_metrics_are_not(site: Dashboard) -> None:

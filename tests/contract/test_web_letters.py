@@ -94,7 +94,7 @@ def test_a_replay_needs_a_reason_and_a_dry_run_does_not(stocked: Dashboard) -> N
     number = letter(stocked, "w-why", 1)
     token = stocked.token("actions")
     answer = stocked.ask("POST", "/api/dead-letters/replay", {"ids": [number]}, token=token)
-    assert (answer.status, answer.document()["errors"][0]["field"]) == (400, "reason")
+    assert (answer.status, answer.document()["errors"][0]["field"]) == (409, "reason")
     assert told(stocked, "w-why") == []
     asked = {"ids": [number], "dry_run": True}
     assert stocked.ask("POST", "/api/dead-letters/replay", asked, token=token).status == 200

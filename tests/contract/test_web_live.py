@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from db import tokens
 from streams import topics
 from streams.events import Amount, Attention, Event, StatusChanged
 from streams.kafka import Pump, message
+from tests.contract.test_web_access import cookie, log_in
 from tests.dashboard import Dashboard, dashboard, settings
 from tests.waiting import wait_until
 from web import listening
@@ -145,12 +147,47 @@ def test_a_last_event_id_is_tolerated(site: Dashboard, pump: Pump) -> None:
 
 def test_silence_is_filled_and_ends_when_the_token_is_revoked(site: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(listening, "LOOK_S", 0.2)
     token = site.token("orders:read")
     with stream(site, token) as heard:
         while heard.next() != (":", None):
             pass
         tokens.revoke(site.engine, token.split("_")[1], "test")
         while heard.next() != ("", None):
+            pass
+
+
+def test_a_revoked_token_hears_nothing_more_while_events_flow(site: Dashboard, pump: Pump) -> None:
+    token = site.token("orders:read")
+    with stream(site, token) as heard:
+        tokens.revoke(site.engine, token.split("_")[1], "test")
+        give_up_at = time.monotonic() + 3 * listening.LOOK_S
+        kind = "status"
+        while kind:
+            assert time.monotonic() < give_up_at
+            say(pump, raised(f"l-{uuid4().hex}"), topics.ATTENTION)
+            kind, _ = heard.next()
+
+
+def test_a_stream_ends_with_its_log_in(database: str) -> None:
+    with dashboard(settings(database, session_key="k" * 32, session=2)) as site:
+        _, jar = log_in(site, site.token("orders:read"))
+        began = time.monotonic()
+        opened = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=20)
+        opened.request("GET", "/api/live", headers={"cookie": cookie(jar)})
+        answer = opened.getresponse()
+        assert (answer.status, b"event: open" in answer.read()) == (200, True)  # read returns at the end
+        assert time.monotonic() - began < 6
+        opened.close()
+
+
+def test_one_token_takes_so_many_streams_and_no_more(site: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "MOST_PER_TOKEN", 2)
+    mine, other = site.token("orders:read"), site.token("orders:read")
+    with stream(site, mine), stream(site, mine):
+        answer = site.get("/api/live", mine)
+        assert (answer.status, "listeners of this token" in answer.document()["detail"]) == (429, True)
+        with stream(site, other):
             pass
 
 

@@ -82,6 +82,22 @@ def test_an_order_id_that_is_known_with_another_content_is_refused(site: Dashboa
     assert placed(site, "taken") == []
 
 
+def test_two_orders_with_one_id_are_told_apart_while_no_worker_runs(site: Dashboard) -> None:
+    token = site.token("orders:write", tenant="demo")
+    assert place(site, "k-51", token, order_id="one-id").status == 202
+    other = place(site, "k-52", token, order_id="one-id", quantity=3)
+    assert (other.status, other.document()["errors"][0]["field"]) == (409, "order_id")
+    assert place(site, "k-53", token, order_id="one-id").status == 202  # the same order under a new key
+    assert {json.loads(record.value or b"")["quantity"] for record in placed(site, "one-id")} == {2}
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(
+            lambda n: place(site, f"k-54-{n}", token, order_id="at-once", quantity=n), range(1, 9)
+        ))  # fmt: skip
+    assert sorted(answer.status for answer in answers) == [202] + [409] * 7
+    assert len({record.value for record in placed(site, "at-once")}) == 1
+
+
 def test_a_crash_between_the_broker_and_the_answer_is_healed_by_asking_again(site: Dashboard) -> None:
     token = site.token("orders:write", tenant="demo")
     first = place(site, "k-6", token, order_id="healed", created_at=...)

@@ -36,7 +36,7 @@ BODIES: dict[str, Any] = {
     "/api/orders": {"tenant_id": "kral", "order_id": f"{MARK}-new", "package_id": "p", "user_identifier": "u"},
     "/api/orders/{tenant}/{order}/commands": {"action": "check", "reason": "curious"},
     "/api/integrations/{integration}/switch": {"enabled": False, "reason": "curious"},
-    "/api/dead-letters/replay": {"ids": [2], "group": "malformed"},
+    "/api/dead-letters/replay": {"ids": [2], "group": "malformed", "reason": "curious"},
     "/api/routes/test": {"tenant_id": "kral", "package_id": f"{MARK}-package"},
     "/api/attention/ack": {"ids": [f"{MARK}-attention"], "code": "expired"},
 }
