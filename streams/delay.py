@@ -3,16 +3,20 @@
 Inside a partition of a tier the order of arrival is the order of due times, so only the head has to be looked at: a
 partition sleeps (paused) until its head is due, then everything due moves to ``orders.check`` and is committed once
 the broker acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
+
+What one read brought beyond the head is held until it is due, a few hundred records of a partition at most: to throw it
+away and read it again for every head made the broker work more than the waiting is worth.
 """
 
 import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 500
 _IDLE_S = 0.05
+#: Between two moves: of what is due in the same moment a few travel together.
+_TURN_S = 0.002
 _AWAY_S = 1.0
 #: Tiers keep records for their delay and a day: what is due later would only put its partition to sleep until then.
 _KEPT_S = 86_400.0
@@ -40,6 +46,14 @@ Park = Callable[[Message, str], Outgoing]
 
 class _Due(msgspec.Struct):
     due_at: datetime
+
+
+class _Waiting(NamedTuple):
+    """A record that was read: when it is due (None: now), and what is then to be written."""
+
+    offset: int
+    due_at: datetime | None
+    record: Outgoing
 
 
 class DelayLine:
@@ -60,10 +74,11 @@ class DelayLine:
         #: When it last went round, also without a broker: a monotonic instant.
         self.turned_at = time.monotonic()
         self._sleeping: dict[tuple[str, int], datetime] = {}
+        self._held: dict[tuple[str, int], deque[_Waiting]] = {}
         #: A move failed, and what it took is not read again yet: nothing behind it may be moved.
         self._behind = False
         self._decode = msgspec.json.Decoder(_Due).decode
-        # Little is fetched ahead: a partition that sleeps drops what it had and reads it again when it wakes.
+        # Little is fetched ahead: a partition that sleeps drops what was, and fetches it again when it wakes.
         self._consumer = Consumer(
             consumer_settings(kafka, group)
             | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 100}
@@ -97,7 +112,9 @@ class DelayLine:
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
-            self._sleeping.pop((partition.topic, partition.partition), None)
+            place = (partition.topic, partition.partition)
+            self._sleeping.pop(place, None)
+            self._held.pop(place, None)
 
     def _run(self) -> None:
         try:
@@ -117,57 +134,53 @@ class DelayLine:
             self._consumer.close()
 
     def _turn(self) -> None:
-        self._wake()
-        records = [record for record in self._consumer.consume(_BATCH, self._patience_s()) if not _failed(record)]
+        for record in self._consumer.consume(_BATCH, self._patience_s()):
+            if not _failed(record):
+                self._held.setdefault((record.topic(), record.partition()), deque()).append(self._read(record))
         due: list[Outgoing] = []
-        moved: dict[tuple[str, int], int] = {}
-        asleep: set[tuple[str, int]] = set()
+        moved: list[TopicPartition] = []
         now = self._now()
-        for record in records:
-            place = (record.topic(), record.partition())
-            if place in asleep or place in self._sleeping:
-                continue
-            try:
-                due_at = self._decode(record.value() or b"").due_at
-                too_early = due_at > now
-                if too_early and (due_at - now).total_seconds() > _tier_s(place[0]) + _KEPT_S:
-                    raise TypeError("due after the topic has forgotten it")
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
-                due.append(self._park(record, "malformed"))
-            else:
-                if too_early:
-                    asleep.add(place)
-                    self._sleep(place, record.offset(), due_at)
-                    continue
-                due.append(Outgoing("orders.check", record.key(), record.value(), list(record.headers() or [])))
-            moved[place] = record.offset() + 1
+        for place, held in self._held.items():
+            offset = -1
+            while held and ((due_at := held[0].due_at) is None or due_at <= now):
+                offset = held[0].offset
+                due.append(held.popleft().record)
+            if offset >= 0:
+                moved.append(TopicPartition(*place, offset + 1))
         if due:
             self._forward(due).result()
             _forwarded.inc(len(due))
-            self._consumer.commit(
-                offsets=[TopicPartition(*place, offset) for place, offset in moved.items()], asynchronous=True
-            )
+            self._consumer.commit(offsets=moved, asynchronous=True)
+        self._sleep_or_wake()
 
-    def _sleep(self, place: tuple[str, int], offset: int, due_at: datetime) -> None:
-        partition = TopicPartition(*place, offset)
-        self._consumer.pause([partition])
-        self._consumer.seek(partition)
-        self._sleeping[place] = due_at
+    def _read(self, record: Message) -> _Waiting:
+        try:
+            due_at = self._decode(record.value() or b"").due_at
+            if (due_at - self._now()).total_seconds() > _tier_s(record.topic()) + _KEPT_S:
+                raise TypeError("due after the topic has forgotten it")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
+            return _Waiting(record.offset(), None, self._park(record, "malformed"))
+        wanted = Outgoing("orders.check", record.key(), record.value(), list(record.headers() or []))
+        return _Waiting(record.offset(), due_at, wanted)
 
-    def _wake(self) -> None:
-        now = self._now()
-        ready = [place for place, due_at in self._sleeping.items() if due_at <= now]
-        for place in ready:
-            del self._sleeping[place]
-        if ready:
-            self._consumer.resume([TopicPartition(*place) for place in ready])
+    def _sleep_or_wake(self) -> None:
+        """A partition is read while nothing of it is held."""
+        for place, held in list(self._held.items()):
+            if held:
+                if place not in self._sleeping:
+                    self._consumer.pause([TopicPartition(*place)])
+                self._sleeping[place] = held[0].due_at or self._now()
+            else:
+                del self._held[place]
+                if self._sleeping.pop(place, None) is not None:
+                    self._consumer.resume([TopicPartition(*place)])
 
     def _patience_s(self) -> float:
         """How long to wait for a record: no longer than until the next head is due."""
         if not self._sleeping:
             return _IDLE_S * 4
         until = (min(self._sleeping.values()) - self._now()).total_seconds()
-        return min(max(until, 0.001), _IDLE_S * 4)
+        return min(max(until, _TURN_S), _IDLE_S * 4)
 
     def _rewind(self) -> None:
         """After a failed move: read again from the last commit. Raises ``KafkaException`` while the broker is away."""
@@ -175,7 +188,7 @@ class DelayLine:
         for partition in self._consumer.committed(assigned, timeout=5.0) if assigned else []:
             if partition.error is not None:
                 raise KafkaException(partition.error)
-            self._sleeping.pop((partition.topic, partition.partition), None)
+            self._forget([partition])
             start = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
             self._consumer.seek(TopicPartition(partition.topic, partition.partition, start))
         self._consumer.resume(assigned)
