@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Stack, Visit
 
 PAGES = {
     "overview": "/", "orders": "/orders", "open": "/orders?state=open", "none": "/orders?number=nothing-like-it",
@@ -70,6 +70,18 @@ def test_the_log_in_says_what_is_wrong_and_forgets_nothing(visit: Callable[..., 
     page.fill("#token", "ow_000000000000_" + "a" * 43)
     page.click("#login button")
     page.wait_for_selector("[role=alert]")
+
+
+def test_a_link_with_a_token_logs_in_when_the_person_says_so(visit: Callable[..., Visit], stack: Stack) -> None:
+    page = visit().page
+    page.click("text=Log out")
+    page.wait_for_url("**/login")
+    page.goto("about:blank")
+    page.goto(f"{stack.url}/login#token={stack.token()}")
+    expect(page.locator("#login button")).to_be_focused()
+    assert page.url == f"{stack.url}/login" and page.input_value("#token").startswith("ow_")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("nav")
 
 
 def test_a_page_that_is_not_allowed_looks_like_nothing_else(visit: Callable[..., Visit]) -> None:

@@ -33,13 +33,13 @@ def test_a_kill_while_a_command_is_carried_out_loses_and_doubles_nothing(
                               command_id="cancel-1", issued_at=datetime.now(UTC))  # fmt: skip
     commanding.issue(system.config, system.engine, cancel, 0.0)
     wait_until(doomed.ended, 60)
-    held = commands.result(system.engine, None, "cancel-1")
+    held = commands.result(system.engine, "shop", "cancel-1")
     assert held is not None and held.done is LEFT[point]
 
     system.start_worker()
     system.wait_for_ends(90)
 
-    held = commands.wait(system.engine, "cancel-1", 30.0)
+    held = commands.wait(system.engine, "shop", "cancel-1", 30.0)
     assert held is not None and held.done and system.statuses() == {("shop", "one"): "failed"}
     assert steps(system, "one").count("cancelled") == 1
     told = [record for record in system.read("orders.status-changed")

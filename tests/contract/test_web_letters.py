@@ -12,7 +12,7 @@ from streams import events, topics
 from streams.events import Created
 from streams.kafka import Told, follow
 from tests.contract.ledger_rows import put_dead_letter
-from tests.dashboard import Dashboard
+from tests.dashboard import Dashboard, dashboard, settings
 
 GOOD = {"order_id": "", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
         "quantity": 1, "created_at": "2026-01-01T12:00:00Z"}  # fmt: skip
@@ -108,6 +108,17 @@ def test_a_replay_that_cannot_be_audited_sends_nothing(stocked: Dashboard) -> No
         answer = replay(stocked, token, ids=[number])
     assert (answer.status, "nothing was done" in answer.text) == (503, True)
     assert told(stocked, "w-unseen") == []
+
+
+def test_a_replay_that_the_broker_did_not_confirm_is_audited_and_may_be_asked_for_again(database: str) -> None:
+    with dashboard(settings(database, query_timeout=1)) as away:
+        number = letter(away, "w-doubt", 1)
+        answer = replay(away, away.token("actions"), ids=[number])
+        assert (answer.status, "may have been done nevertheless" in answer.document()["detail"]) == (503, True)
+        with away.engine.connect() as connection:
+            [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
+            assert (row["order_id"], row["details"]["dead_letter"]) == ("w-doubt", number)
+            assert connection.execute(sa.select(m.dead_letters.c.replayed_at)).scalar_one() is None
 
 
 def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
