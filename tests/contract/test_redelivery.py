@@ -76,11 +76,12 @@ class Worker:
 
     async def due(self, attempt: int = 1, *, number: int | None = None, repeated: bool = False,
                   reason: str = "backoff") -> Delivery:  # fmt: skip
-        due_at = NOW
+        row = (await self.state()).attempt(attempt)
         if number is None:
-            row = (await self.state()).attempt(attempt)
             assert row is not None
-            number, due_at = row.check_number, row.next_check_at or NOW
+            number = row.check_number
+        current = row is not None and number == row.check_number
+        due_at = (row.next_check_at if row is not None and current else None) or NOW
         event = Check(order_id="o", tenant_id="t", attempt=attempt, check_number=number, due_at=due_at, reason=reason)
         return Delivery("orders.check", 0, 1, b"o", encode(event), [], repeated=repeated)
 
