@@ -323,7 +323,15 @@ async def _revoked(app: Any, revoked: set[Any], **_: Any) -> None:
 @app.on_partitions_assigned.connect
 async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
     ours = [tp for tp in assigned if not tp.topic.endswith("-changelog")]
-    ends = await app.consumer.highwaters(*ours) if ours else {}
+    try:
+        ends = await app.consumer.highwaters(*ours) if ours else {}
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # The worker was told to stop in the middle of a rebalance, and the question was dropped; to raise this would
+        # end the consumer's thread before it has left the group. Whatever comes may have been begun with.
+        ends = dict.fromkeys(ours, 2**63)
     _ours_from.clear()
     _ours_from.update({(tp.topic, tp.partition): end for tp, end in ends.items() if end is not None})
     owned = sum(tp.topic == _prefix + "orders.created" for tp in assigned)

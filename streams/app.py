@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
         return consumer
+
+    def _start_thread(self) -> None:
+        try:
+            super()._start_thread()
+        finally:
+            # A thread that ends by a cancellation does not say so, and a stop would wait five minutes for it.
+            with suppress(RuntimeError):  # the loop that would hear it has ended
+                self.set_shutdown()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         committed = await super().seek_to_committed()
