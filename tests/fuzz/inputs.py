@@ -215,7 +215,7 @@ def _line_of(heads: Heads, moved: list[Outgoing]) -> DelayLine:
         return done
 
     line.__dict__.update(
-        _forward=forward, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _consumer=heads,
+        _forward=forward, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _consumer=heads,
         _decode=msgspec.json.Decoder(_due_type()).decode,
     )  # fmt: skip
     return line
