@@ -85,11 +85,7 @@ def timeline(
     query = sa.select(*(c[name] for name in StepRow.__struct_fields__)).where(
         c.tenant_id == tenant_id, c.order_id == order_id
     )
-    if after is not None:
-        query = query.where(c.id > _number(after))
-    rows = _rows(engine, query.order_by(c.id).limit(limit + 1))
-    found = [msgspec.convert(row, StepRow) for row in rows[:limit]]
-    return Page(found, str(found[-1].id) if len(rows) > limit else None, queries.database_now(engine))
+    return _by_id(engine, query, c.id, StepRow, after, limit)
 
 
 class AttentionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,11 +165,7 @@ def letters(
         query = query.where(c.tenant_id == tenant_id)
     if reason is not None:
         query = query.where(c.reason == reason)
-    if after is not None:
-        query = query.where(c.id > _number(after))
-    rows = _rows(engine, query.order_by(c.id).limit(limit + 1))
-    found = [msgspec.convert(row, LetterRow) for row in rows[:limit]]
-    return Page(found, str(found[-1].id) if len(rows) > limit else None, queries.database_now(engine))
+    return _by_id(engine, query, c.id, LetterRow, after, limit)
 
 
 class IntegrationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,6 +267,21 @@ def _groups(
     if tenant_id is not None:
         query = query.where(reason.table.c.tenant_id == tenant_id)
     return [Group(**row) for row in _rows(engine, query.group_by(reason).order_by(oldest))]
+
+
+_Numbered = TypeVar("_Numbered", "StepRow", "LetterRow")
+
+
+def _by_id(
+    engine: sa.Engine, query: sa.Select[Any], column: sa.ColumnElement[int], kind: type[_Numbered], after: str | None,
+    limit: int,
+) -> Page[_Numbered]:  # fmt: skip
+    """The page of a list that is ordered by a growing number."""
+    if after is not None:
+        query = query.where(column > _number(after))
+    rows = _rows(engine, query.order_by(column).limit(limit + 1))
+    found = [msgspec.convert(row, kind) for row in rows[:limit]]
+    return Page(found, str(found[-1].id) if len(rows) > limit else None, queries.database_now(engine))
 
 
 def _rows(engine: sa.Engine, query: sa.Executable) -> list[dict[str, Any]]:
