@@ -54,6 +54,7 @@ def test_a_worker_counts_what_the_ledger_knows(system: System) -> None:
     system.wait_for_ends(60)
     attempts = system.rows("select integration_id, count(*) as n from attempts group by 1")
     wait_until(lambda: total(scrape(system)["orderwatch_events_total"], agent="dispatch", outcome="done") == 30)
+    wait_until(lambda: total(scrape(system).get("orderwatch_assigned_partitions", {})) > 0)  # shown every two seconds
 
     found = scrape(system)
 
