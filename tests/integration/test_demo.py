@@ -24,8 +24,9 @@ ELSEWHERE = {
     "ORDERWATCH_PIN_KEYS": "none", "ZNET_KOD": "stranger", "BARAKAT_TOKEN": "stranger", "SIMULATOR_URL": "http://x",
 }  # fmt: skip
 
-#: One purchase is made twice by the provider itself; the time limit passes at once.
-SOLD_TWICE = "story.LOST_ANSWERS += (('znet-main', {'kind': 'execute_twice'}),)"
+#: The purchase of D-10005 is made twice by the provider itself. The rule names its player: without one it could be
+#: used up by D-10004, which this provider refuses. The time limit passes at once.
+SOLD_TWICE = "story.LOST_ANSWERS += (('znet-main', {'kind': 'execute_twice', 'player': '5141324458'}),)"
 NO_TIME = "play.TIME_LIMIT_S = 0"
 
 
