@@ -42,6 +42,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
         return consumer
 
+    def assignment(self) -> set[TP]:
+        """Nothing before the thread runs: Faust's own would end whoever reports in the first moments of a worker."""
+        return set(super().assignment()) if self._consumer is not None else set()
+
     def _start_thread(self) -> None:
         try:
             super()._start_thread()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams.app import _Consumer, arrivals
+from streams.app import _Consumer, _ConsumerThread, arrivals
 
 PLACE = TP("orders.created", 0)
 
@@ -58,3 +58,10 @@ async def test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothi
         arrival.ack()
     assert given == [4]
     assert consumer._new_offset(PLACE) is None
+
+
+def test_a_worker_whose_consumer_does_not_run_yet_reads_nothing(consumer: _Consumer) -> None:
+    """The heartbeat asks within a moment of the start, and an exception there ended the worker."""
+    consumer._thread = object.__new__(_ConsumerThread)
+    consumer._thread._consumer = None
+    assert consumer.assignment() == set()
