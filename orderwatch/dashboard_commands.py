@@ -24,7 +24,9 @@ def dashboard(
     import logging.config
     import sys
 
+    from agents.heartbeat import release
     from orderwatch.session import configured
+    from streams import traces
     from streams.config import secrets
     from streams.errors import ConfigError
     from streams.logs import hide, logging_config
@@ -44,10 +46,15 @@ def dashboard(
         raise ConfigError(
             f"web.host, web.port: cannot listen on {where[0]} port {where[1]} ({error.strerror})"
         ) from None
+    telemetry = settings.telemetry
+    if telemetry.otlp_endpoint:
+        secret = {name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()}
+        traces.start(telemetry.otlp_endpoint, secret, telemetry.sample, "orderwatch-dashboard", release())
     with listening:
         say(f"dashboard at {address(where[0], listening)}")
         sys.stdout.flush()
         server.run([listening])
+    traces.stop()
 
 
 def openapi(

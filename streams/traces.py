@@ -88,10 +88,11 @@ def header() -> tuple[str, bytes] | None:
 
 
 @contextmanager
-def sending(topic: str, order_id: str, tenant_id: str) -> Iterator[None]:
-    """A shop sends an order: the first span of its trace, or a part of the shop's own. Here and below ``tracer`` must
-    be set."""
-    with _span(f"{topic} send", SpanKind.PRODUCER, None, {
+def sending(topic: str, order_id: str, tenant_id: str, came_from: str | None = None) -> Iterator[None]:
+    """A shop or a person sends an event: the first span of its trace, or a part of what runs here, or of the trace
+    that a caller names in ``came_from``, a ``traceparent``. Here and below ``tracer`` must be set."""
+    context = None if came_from is None else _propagator.extract({HEADER: came_from}, Context())
+    with _span(f"{topic} send", SpanKind.PRODUCER, context, {
         "messaging.system": "kafka", "messaging.destination.name": topic, "orderwatch.order": order_id,
         "orderwatch.tenant": tenant_id,
     }):  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from db.board import Page
 from web.problems import MEDIA_TYPE, Problem, Refused
@@ -43,6 +43,10 @@ After = Annotated[
     str | None, QueryParameter(name="after", max_length=400, description="`next` of the page before, as it was")
 ]
 Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=200, description="rows of a page")]
+
+CameFrom = Annotated[
+    str | None, HeaderParameter(name="traceparent", description="W3C trace context that the event goes on with")
+]
 
 _WORDS = {
     400: "the request is not as it must be; `errors` names the fields",

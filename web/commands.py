@@ -19,7 +19,7 @@ from streams.events import Command
 from streams.kafka import message
 from streams.order import CommandAction
 from web.access import Who
-from web.api import Id, InPath, OfTenant, Reason, Strict, Words, absent, act, read
+from web.api import CameFrom, Id, InPath, OfTenant, Reason, Strict, Words, absent, act, read
 from web.parts import Inside
 from web.problems import Refused, unsure
 
@@ -59,14 +59,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 @act("/api/orders/{tenant:str}/{order:str}/commands", needs="actions", errors=(409,), status_code=200,
      answers={202: ResponseSpec(Decision, generate_examples=False, description="not decided yet")},
      summary="Act on an order: 200 with the decision, 202 while it is not decided yet")  # fmt: skip
-async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, data: JSONBody[Asked]
-                       ) -> Response[Decision]:
+async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, data: JSONBody[Asked],
+                       came_from: CameFrom = None) -> Response[Decision]:  # fmt: skip
     number = data.command_id or uuid4().hex
     known = await parts.ask(commands.result, parts.engine, tenant, number)
     if known is None:
         event = await _event(parts, who.name, tenant, order, number, data)
         with unsure(f"ask again with command_id {number}"):
-            await parts.emitter.send([message(event, topics.COMMAND, at=event.issued_at)])
+            await parts.send(message(event, topics.COMMAND, at=event.issued_at), order, tenant, came_from)
         known = await _answer(parts, tenant, number) or _not_yet(event)
     if (known.order_id, known.action) != (order, data.action):
         raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")

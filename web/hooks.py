@@ -71,7 +71,7 @@ async def call_back(
                   check_number=found.check_number, due_at=now, reason=CheckReason.CALLBACK.value)  # fmt: skip
     try:
         with unsure("say it again"):
-            await parts.emitter.send([message(check, topics.CHECK, at=now)])
+            await parts.send(message(check, topics.CHECK, at=now), found.order_id, found.tenant_id)
     except HTTPException:
         await parts.ask(callbacks.release, parts.engine, integration, id_)
         raise

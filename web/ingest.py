@@ -12,7 +12,7 @@ from streams import events
 from streams.clients import order_record
 from streams.events import Created
 from web.access import Who
-from web.api import Currency, Id, Money, Strict, Words, act
+from web.api import CameFrom, Currency, Id, Money, Strict, Words, act
 from web.parts import Inside
 from web.problems import Refused, unsure
 
@@ -56,7 +56,8 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 @act("/api/orders", needs="orders:write", errors=(409,), status_code=202, summary="Place an order")
-async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Key) -> Placed:
+async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Key,
+                      came_from: CameFrom = None) -> Placed:  # fmt: skip
     who.tenant(data.tenant_id)
     digest = hashlib.sha256(msgspec.json.encode(data, order="sorted")).hexdigest()
     wanted = _created(data, datetime.now().astimezone())
@@ -74,7 +75,7 @@ async def place_order(parts: Inside, who: Who, data: JSONBody[NewOrder], key: Ke
     created = _created(data, submission.said_at)
     if not submission.accepted:
         with unsure("send it again with the same Idempotency-Key"):
-            await parts.emitter.send([order_record(created, _SOURCE)])
+            await parts.send(order_record(created, _SOURCE), data.order_id, data.tenant_id, came_from)
             await parts.ask(submissions.accepted, parts.engine, who.owner, key)
     return Placed(data.tenant_id, data.order_id, events.event_id(created),
                   f"/api/orders/{data.tenant_id}/{data.order_id}")  # fmt: skip

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from litestar.di import NamedDependency
 
 from db.engine import connect
+from streams import traces
 from streams.config import Config
 from streams.errors import StoreUnavailable
-from streams.kafka import Emitter
+from streams.kafka import Emitter, Outgoing
 from streams.seal import Sealer
 from web.live import Live
 from web.measured import Measured
@@ -52,6 +53,14 @@ class Parts:
             return await anyio.to_thread.run_sync(partial(question, *args, **kwargs))
         finally:
             self.limiter.release_on_behalf_of(slot)
+
+    async def send(self, record: Outgoing, order_id: str, tenant_id: str, came_from: str | None = None) -> None:
+        """One event about an order; returns when the broker has it. With traces on, its trace begins here, or goes on
+        from the caller's ``traceparent``. Raises ``BrokerUnavailable``."""
+        if traces.tracer is None:
+            return await self.emitter.send([record])
+        with traces.sending(record.topic, order_id, tenant_id, came_from):
+            await self.emitter.send([record])
 
     def derived(self, purpose: str) -> bytes:
         """A key of its own for each purpose."""

@@ -5,21 +5,29 @@ from this one.
 """
 
 import json
+import os
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from db import tokens
 from orderwatch.embedded import Broker
+from orderwatch.leash import Leashed
 from streams import traces
 from streams.clients import Change, OrderProducer, StatusChanges
 from streams.events import Created
 from tests.integration.conftest import Start
+from tests.system import ROOT, System
 from tests.waiting import wait_until
 
 PLAYER = "player-7781-planted"
@@ -33,6 +41,7 @@ class Collector(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.spans: list[Span] = []
         self.bodies: list[bytes] = []
+        self.resources: list[KeyValue] = []
         self.tokens: set[str | None] = set()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -46,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         self.server.tokens.add(self.headers["x-token"])
         for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.server.resources.extend(of_resource.resource.attributes)
             for of_scope in of_resource.scope_spans:
                 self.server.spans.extend(of_scope.spans)
         self.send_response(200)
@@ -132,6 +142,54 @@ def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_servic
     assert collector.tokens == {TOKEN}
     everything = b"".join(collector.bodies)
     assert PLAYER.encode() not in everything and TOKEN.encode() not in everything
+
+
+@contextmanager
+def dashboard_of(system: System) -> Iterator[str]:
+    """The process that an operator starts; its address."""
+    log = system.directory / "dashboard.log"
+    command = [sys.executable, "-m", "orderwatch", "dashboard", "--port", "0", "--config", str(system.config_path)]
+    process = Leashed(command, log=log, cwd=ROOT, env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys})
+    wait_until(lambda: "dashboard at " in log.read_text(errors="replace"), 30)
+    yield log.read_text(errors="replace").partition("dashboard at ")[2].split()[0]
+    process.stop()
+
+
+@pytest.mark.parametrize("came_from", [None, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+def test_what_comes_in_over_http_begins_a_trace_there_that_goes_on_in_the_worker(
+    system_of: Start, broker: Broker, collector: Collector, came_from: str | None
+) -> None:
+    telemetry = {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}}
+    slow = {"first_after": "5m", "backoff": {"base": "5m", "factor": 1, "max": "5m"}}
+    system = system_of(broker.address, settings={"telemetry": telemetry, "checks": slow})
+    token = tokens.create(system.engine, "ayse", tokens.SCOPES.keys(), "shop", "test").text
+    placed = {"tenant_id": "shop", "order_id": "over-http", "package_id": "sixty", "user_identifier": PLAYER}
+    worker = system.start_worker()
+
+    def named(name: str) -> list[Span]:
+        return [span for span in collector.spans if span.name == name]
+
+    with dashboard_of(system) as url:
+
+        def post(path: str, body: dict[str, str]) -> None:
+            headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "idempotency-key": "k",
+                       **({"traceparent": came_from} if came_from else {})}  # fmt: skip
+            request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
+            urllib.request.urlopen(request, timeout=20).close()
+
+        post("/api/orders", placed)
+        wait_until(lambda: system.statuses().get(("shop", "over-http")) == "sent", 30)
+        post("/api/orders/shop/over-http/commands", {"action": "check", "reason": "the customer asks"})
+        wait_until(lambda: named("provider check"), 30)
+    system.stop_worker(worker)
+    for first, later in (("orders.created send", {"dispatch orders.created", "provider place"}),
+                         ("orders.command send", {"command orders.command", "check orders.check", "provider check"})):
+        [root] = named(first)
+        assert root.parent_span_id.hex() == (came_from.split("-")[2] if came_from else "")
+        assert came_from is None or root.trace_id.hex() == came_from.split("-")[1]
+        assert later <= {span.name for span in collector.spans if span.trace_id == root.trace_id}
+    services = {item.value.string_value for item in collector.resources if item.key == "service.name"}
+    assert services == {"orderwatch-dashboard", "orderwatch-worker"}
 
 
 def test_a_collector_that_is_away_costs_no_order(system_of: Start, broker: Broker) -> None:
