@@ -57,7 +57,10 @@ sa.Index(
     ledger_orders.c.next_check_at,
     postgresql_where=ledger_orders.c.next_check_at.is_not(None),
 )
-sa.Index("idx_ledger_orders_open", ledger_orders.c.accepted_at, postgresql_where=ledger_orders.c.finished_at.is_(None))
+sa.Index(
+    "idx_ledger_orders_open", ledger_orders.c.accepted_at.desc(), ledger_orders.c.external_status,
+    ledger_orders.c.tenant_id, postgresql_where=ledger_orders.c.finished_at.is_(None),
+)
 sa.Index("idx_ledger_orders_last_event", ledger_orders.c.last_event_at)
 sa.Index(
     "idx_ledger_orders_finished",
@@ -72,6 +75,7 @@ sa.Index(
 # What is rare among the settled, and what worries: found without reading the orders that went well.
 sa.Index(
     "idx_ledger_orders_trouble", ledger_orders.c.external_status, ledger_orders.c.accepted_at.desc(),
+    ledger_orders.c.tenant_id,
     postgresql_where=sa.text("external_status in ('expired', 'failed', 'unknown')"),
 )
 

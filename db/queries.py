@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from db import models as m
 from db.engine import answering
 from db.rows import Attempt, Key, Order
-from streams.order import LIVE, AttemptState, ExternalStatus, Status
+from streams.order import LIVE, TERMINAL, AttemptState, ExternalStatus, Status
 
 Row = Mapping[str, Any]
 
@@ -56,6 +56,9 @@ class Snapshot:
 class OrderFilter:
     """Which orders to list; None leaves a condition out, what the ledger says decides.
 
+    A list of what has a reason, is open or went wrong goes by when the engine accepted an order; every other list by
+    when the shop created it. So does ``older_than_s``.
+
     ``waiting`` is an attention code, or ``any``; ``open`` leaves out what is settled. ``number`` is an order id, the
     reference of an attempt, the provider's own id or a player id, whole.
     """
@@ -74,22 +77,22 @@ class OrderFilter:
 class Place:
     """Where a page of orders ended; the next page starts behind it. Its text survives a command line and a URL."""
 
-    created_at: datetime
+    at: datetime
     tenant_id: str
     order_id: str
 
     def __str__(self) -> str:
-        return f"{self.created_at.isoformat()}/{self.tenant_id}/{self.order_id}"
+        return f"{self.at.isoformat()}/{self.tenant_id}/{self.order_id}"
 
     @classmethod
     def read(cls, text: str) -> "Place":
         """The place that ``str`` wrote; raises ``ValueError`` for every other text."""
         at, _, rest = text.partition("/")
         tenant_id, _, order_id = rest.partition("/")
-        created_at = datetime.fromisoformat(at)
-        if created_at.tzinfo is None or not tenant_id or not order_id or "\x00" in text:
+        instant = datetime.fromisoformat(at)
+        if instant.tzinfo is None or not tenant_id or not order_id or "\x00" in text:
             raise ValueError("a place is an instant with its zone, a tenant and an order")
-        return cls(created_at, tenant_id, order_id)
+        return cls(instant, tenant_id, order_id)
 
 
 def snapshot(engine: sa.Engine, tenant_id: str, order_id: str, steps: int = 200) -> Snapshot:
@@ -127,23 +130,29 @@ def orders(
 
     Keyset pagination: a page costs the same wherever it starts, and orders that arrive meanwhile shift nothing.
     """
+    states = _states(wanted)
+    if not states:
+        return [], None
     o, ledger = m.orders, m.ledger_orders
+    # The side with the condition that few orders meet: its index has their order, so nothing is sorted.
+    from_ledger = wanted.waiting is not None or ExternalStatus.COMPLETED not in states
+    at = ledger.c.accepted_at if from_ledger else o.c.created_at
     shown = [column for column in o.c if column.name not in ("status", "external_status")]
     query = (
         sa.select(
             *shown, ledger.c.status, ledger.c.external_status, ledger.c.waiting, ledger.c.waiting_since,
-            ledger.c.version.label("ledger_version"),
+            ledger.c.version.label("ledger_version"), ledger.c.accepted_at,
         )
         .select_from(o.join(ledger, (ledger.c.tenant_id == o.c.tenant_id) & (ledger.c.order_id == o.c.order_id)))
-        .where(*_conditions(wanted))
-        .order_by(o.c.created_at.desc(), o.c.tenant_id, o.c.order_id)
+        .where(*_conditions(wanted, states, at))
+        .order_by(at.desc(), o.c.tenant_id, o.c.order_id)
         .limit(limit + 1)
     )
     if after is not None:
         # The first condition alone bounds the index scan; the second settles equal instants.
         query = query.where(
-            o.c.created_at <= after.created_at,
-            (o.c.created_at < after.created_at)
+            at <= after.at,
+            (at < after.at)
             | (sa.tuple_(o.c.tenant_id, o.c.order_id) > (after.tenant_id, after.order_id)),
         )
     with answering(), engine.connect() as connection:
@@ -151,36 +160,47 @@ def orders(
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]
-    return rows[:limit], Place(last["created_at"], last["tenant_id"], last["order_id"])
+    return rows[:limit], Place(last[at.name], last["tenant_id"], last["order_id"])
 
 
-#: A buyer's status in columns that have an index; the constraints of the ledger make it the same.
-_INDEXED: dict[str, sa.ColumnElement[bool]] = {
-    Status.APPROVED: m.ledger_orders.c.external_status == ExternalStatus.COMPLETED.value,
-    Status.REJECTED: m.ledger_orders.c.external_status == ExternalStatus.FAILED.value,
-    Status.PENDING: m.ledger_orders.c.finished_at.is_(None),
-}
+_EVERY = frozenset(ExternalStatus)
+_OPEN = _EVERY - TERMINAL
+#: What a buyer's status means in delivery, which has an index; the constraints of the ledger make it the same.
+_DELIVERY: dict[str, frozenset[ExternalStatus]] = {
+    Status.APPROVED: frozenset({ExternalStatus.COMPLETED}), Status.REJECTED: frozenset({ExternalStatus.FAILED}),
+    Status.PENDING: _OPEN,
+}  # fmt: skip
 
 
-def _conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
+def _states(wanted: OrderFilter) -> frozenset[ExternalStatus]:
+    """The states of delivery that the filter leaves; none when it contradicts itself."""
+    left = _OPEN if wanted.open else _EVERY
+    if wanted.status is not None:
+        left &= _DELIVERY.get(wanted.status, frozenset())
+    if wanted.external_status is not None:
+        left = frozenset(state for state in left if state == wanted.external_status)
+    return left
+
+
+def _conditions(
+    wanted: OrderFilter, states: frozenset[ExternalStatus], at: sa.Column[datetime]
+) -> list[sa.ColumnElement[bool]]:
     o, ledger = m.orders.c, m.ledger_orders.c
     made: list[sa.ColumnElement[bool]] = []
     if wanted.tenant_id is not None:
         made.append(o.tenant_id == wanted.tenant_id)
-    if wanted.status is not None:
-        made.append(_INDEXED.get(wanted.status, ledger.status == wanted.status))
-    if wanted.external_status is not None:
-        made.append(ledger.external_status == wanted.external_status)
+    if states <= _OPEN:
+        made.append(ledger.finished_at.is_(None))
+    if len(states) == 1:
+        made.append(ledger.external_status == next(iter(states)).value)
     if wanted.integration_id is not None:
         made.append(o.integration_id == wanted.integration_id)
     if wanted.older_than_s is not None:
-        made.append(o.created_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, wanted.older_than_s))
+        made.append(at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, wanted.older_than_s))
     if wanted.waiting == "any":
         made.append(ledger.waiting.is_not(None))
     elif wanted.waiting is not None:
         made.append(ledger.waiting == wanted.waiting)
-    if wanted.open:
-        made.append(ledger.finished_at.is_(None))
     if wanted.number is not None:
         made.append(sa.tuple_(o.tenant_id, o.order_id).in_(
             sa.select(_known_under(wanted.number, wanted.tenant_id).subquery())

@@ -197,7 +197,9 @@ DECLARED: tuple[Declared, ...] = (
            "More than a handful, or any after two passes of the sweep.", "dashboard"),
     _gauge("orderwatch_oldest_overdue_seconds", "seconds", (), "How late the latest check is; 0 when none is overdue.",
            "Above 900 s.", "dashboard"),
-    _gauge("orderwatch_projection_behind", "orders", (), "Orders whose last status change the view does not show yet.",
+    _gauge("orderwatch_projection_behind", "orders", (),
+           "Orders whose last status change the view does not show yet, of the 10,000 newest changes of the past week:"
+           " 10,000 means that many or more.",
            "Any for longer than a minute.", "dashboard"),
     _gauge("orderwatch_attention_open", "attentions", ("kind",),
            "What waits for a person and was not acknowledged. kind: the code.", "Any.", "dashboard"),

@@ -124,7 +124,9 @@ async def list_orders(
     status: Annotated[Status | None, QueryParameter(description="the buyer's status")] = None,
     external_status: Annotated[ExternalStatus | None, QueryParameter(description="delivery")] = None,
     integration: Annotated[str | None, QueryParameter(max_length=200, description="at this integration")] = None,
-    older_than_s: Annotated[int | None, QueryParameter(ge=1, le=10**9, description="created longer ago")] = None,
+    older_than_s: Annotated[int | None, QueryParameter(
+        ge=1, le=10**9, description="created (in a list by state or code: accepted) longer ago"
+    )] = None,
     waiting: Annotated[AttentionCode | None, QueryParameter(description="waits for a person with this code")] = None,
     open_: Annotated[bool, QueryParameter(name="open", description="only what has not ended")] = False,
     number: Annotated[str | None, QueryParameter(

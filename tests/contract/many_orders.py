@@ -1,7 +1,7 @@
 """A database full of orders, and how long each page of the dashboard needs on it.
 
 ``python -m tests.contract.many_orders [orders]`` starts a PostgreSQL of its own, loads a million orders by default, and
-prints the slowest and the middle of ten reads of each kind.
+prints the slowest and the middle of ten reads of each kind, and the slowest of every pair of conditions.
 """
 
 import sys
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from db import board, schema
 from db.board import OrderFilter
 from db.engine import connect
 from orderwatch.embedded import Postgres
+from streams.order import ExternalStatus, Status
 from tests.dashboard import Dashboard, dashboard, settings
 
 _FILL = (
@@ -26,10 +28,11 @@ _FILL = (
     insert into ledger_orders (tenant_id, order_id, fingerprint, request, status, external_status, waiting,
         accepted_at, deadline_at, finished_at, next_check_at)
     select case when n % 5000 = 0 then 'small' when n % 2 = 0 then 'demo' else 'kral' end, 'o-' || n, 'f', '{}',
-        case when n % 500 = 1 then 'rejected' when n % 200 = 0 then 'pending' else 'approved' end,
-        case when n % 500 = 1 then 'failed' when n % 200 = 0 then 'processing' else 'completed' end,
+        case when n % 500 = 1 then 'rejected' when n % :open_every = 0 then 'pending' else 'approved' end,
+        case when n % 500 = 1 then 'failed' when n % :open_every = 0 then 'processing' else 'completed' end,
         case when n % 4000 = 0 then 'no_mapping' end,
-        now() - make_interval(secs => n), now(), case when n % 200 <> 0 then now() - make_interval(secs => n) end,
+        now() - make_interval(secs => n), now(),
+        case when n % :open_every <> 0 then now() - make_interval(secs => n) end,
         case when n % 4000 = 0 then now() end
     from generate_series(1, :many) n""",
     """
@@ -46,7 +49,18 @@ _FILL = (
     "analyze",
 )
 
-
+#: What people can ask for: each condition alone, and then with every other one.
+_CONDITIONS: tuple[dict[str, Any], ...] = (
+    *({"tenant_id": name} for name in ("small", "demo", "nobody")),
+    *({"integration_id": name} for name in ("rare", "main", "none")),
+    *({"external_status": state.value} for state in ExternalStatus),
+    *({"status": status.value} for status in Status),
+    *({"waiting": code} for code in ("any", "no_mapping", "expired")),
+    *({"older_than_s": age} for age in (300.0, 86400.0, 604800.0)),
+    {"open": True},
+    *({"number": number} for number in ("o-777", "player-77", "nothing")),
+)
+PAIRS = [OrderFilter(**one, **other) for one, other in combinations(_CONDITIONS, 2) if one.keys() != other.keys()]
 
 #: What people ask for; each must be found through an index.
 ASKED = [
@@ -61,6 +75,11 @@ ASKED = [
     OrderFilter(waiting="no_mapping", tenant_id="demo"),
     OrderFilter(open=True),
     OrderFilter(open=True, older_than_s=3600),
+    OrderFilter(open=True, tenant_id="demo"),
+    OrderFilter(open=True, integration_id="main"),
+    OrderFilter(external_status="processing"),
+    OrderFilter(external_status="not_sent", integration_id="main"),
+    OrderFilter(status="pending", older_than_s=604800),
     OrderFilter(older_than_s=3600),
     OrderFilter(number="o-777"),
     OrderFilter(number="ro-777", tenant_id="demo"),
@@ -68,12 +87,13 @@ ASKED = [
 ]
 
 
-def fill(engine: sa.Engine, many: int) -> None:
-    """Orders of three tenants, one a second back from now: most completed, some failed, one in 200 open."""
+def fill(engine: sa.Engine, many: int, open_every: int = 200) -> None:
+    """Orders of three tenants, one a second back from now: most completed, some failed, one in ``open_every`` open."""
     with engine.begin() as connection:
         connection.execute(sa.text("set local statement_timeout = 0"))
         for statement in _FILL:
-            connection.execute(sa.text(statement), {"many": many} if ":many" in statement else {})
+            values = {"many": many, "open_every": open_every} if ":many" in statement else {}
+            connection.execute(sa.text(statement), values)
 
 
 def main() -> None:
@@ -93,10 +113,15 @@ def main() -> None:
         for wanted in ASKED:
             asked[_said(wanted)] = partial(board.orders, engine, wanted)
         deep = str(board.Place(board.queries.database_now(engine), "demo", "o"))
+        pairs = {_said(wanted): partial(board.orders, engine, wanted) for wanted in PAIRS}
         asked["orders, second page"] = lambda: board.orders(engine, OrderFilter(), after=deep)
         for name, ask in asked.items():
             took = [_took_ms(ask) for _ in range(10)]
             print(f"{name:60} {median(took):7.1f} ms, slowest {max(took):7.1f} ms")
+        slowest = sorted(((max(_took_ms(ask) for _ in range(2)), name) for name, ask in pairs.items()), reverse=True)
+        print(f"of all {len(pairs)} pairs of conditions the slowest first pages:")
+        for ms, name in slowest[:5]:
+            print(f"{name:76} {ms:7.1f} ms")
         _pages(server.url)
         engine.dispose()
 

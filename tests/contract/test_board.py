@@ -165,6 +165,36 @@ def test_a_search_for_a_number_that_no_column_can_hold_finds_nothing(engine: sa.
     assert board.orders(engine, OrderFilter(number="a\0b")).rows == []
 
 
+def test_lists_by_state_go_by_acceptance_and_every_page_goes_on_there(engine: sa.Engine) -> None:
+    for number in range(4):  # the shop's clock ran backwards
+        put_order(engine, f"o-{number}", created_at=BORN - number * MINUTE, accepted_at=BORN + number * MINUTE)
+    first = board.orders(engine, OrderFilter(open=True), limit=3)
+    rest = board.orders(engine, OrderFilter(open=True), after=first.next, limit=3)
+    assert [row.order_id for row in (*first.rows, *rest.rows)] == ["o-3", "o-2", "o-1", "o-0"]
+    assert [row.order_id for row in board.orders(engine, OrderFilter()).rows] == ["o-0", "o-1", "o-2", "o-3"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (OrderFilter(status="pending"), ["late", "open"]),
+        (OrderFilter(status="pending", external_status="expired"), ["late"]),
+        (OrderFilter(status="approved"), ["good"]),
+        (OrderFilter(status="rejected", external_status="failed"), ["bad"]),
+        (OrderFilter(open=True, external_status="not_sent"), ["open"]),
+        (OrderFilter(open=True, status="approved"), []),
+        (OrderFilter(status="pending", external_status="completed"), []),
+    ],
+    ids=str,
+)
+def test_conditions_on_the_state_go_together(engine: sa.Engine, wanted: OrderFilter, found: list[str]) -> None:
+    put_order(engine, "open")
+    put_order(engine, "late", external_status="expired")
+    put_order(engine, "good", **finished())
+    put_order(engine, "bad", **finished("failed"))
+    assert sorted(row.order_id for row in board.orders(engine, wanted).rows) == found
+
+
 def test_open_leaves_out_what_is_settled(engine: sa.Engine) -> None:
     put_order(engine, "open", external_status="expired")
     put_order(engine, "done", **finished("failed"))
@@ -248,6 +278,21 @@ def plans(engine: sa.Engine, ask: Callable[[], Any]) -> list[str]:
 def test_no_list_or_search_walks_through_all_orders(crowded: sa.Engine, wanted: OrderFilter) -> None:
     for plan in plans(crowded, lambda: board.orders(crowded, wanted)):
         assert not re.search(r"Seq Scan on (orders|ledger_orders|attempts)\b", plan), plan
+
+
+@pytest.mark.parametrize("wanted", [
+    OrderFilter(open=True), OrderFilter(open=True, integration_id="main"), OrderFilter(status="pending"),
+    OrderFilter(external_status="processing"), OrderFilter(open=True, older_than_s=600),
+    OrderFilter(open=True, tenant_id="demo"),
+], ids=str)  # fmt: skip
+def test_what_is_open_is_read_in_its_order_and_only_as_far_as_the_page(
+    engine: sa.Engine, wanted: OrderFilter
+) -> None:
+    """A backlog of any size costs one page."""
+    fill(engine, 20_000, open_every=2)
+    [plan, _] = plans(engine, lambda: board.orders(engine, wanted))
+    assert "idx_ledger_orders_open" in plan, plan
+    assert not re.search(r"(->|^) *Sort ", plan), plan
 
 
 def test_a_later_page_starts_at_its_place(crowded: sa.Engine) -> None:
