@@ -33,6 +33,9 @@ _FETCHES_AT_ONCE = 4
 #: An agent with so many events in flight does not wait for the next one.
 _PLENTY = 50
 
+#: Whatever comes may have been begun with.
+_ALL_OF_IT = 2**63
+
 #: (topic, partition) -> end of the log when it became ours: what lies before may have been begun by another worker.
 _ours_from: dict[tuple[str, int], int] = {}
 
@@ -325,13 +328,16 @@ async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
     ours = [tp for tp in assigned if not tp.topic.endswith("-changelog")]
     try:
         ends = await app.consumer.highwaters(*ours) if ours else {}
+    except BrokerUnavailable as error:
+        log.warning("where the new partitions end is not known", error=str(error))
+        ends = dict.fromkeys(ours, _ALL_OF_IT)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         # The worker was told to stop in the middle of a rebalance, and the question was dropped; to raise this would
-        # end the consumer's thread before it has left the group. Whatever comes may have been begun with.
-        ends = dict.fromkeys(ours, 2**63)
+        # end the consumer's thread before it has left the group.
+        ends = dict.fromkeys(ours, _ALL_OF_IT)
     _ours_from.clear()
     _ours_from.update({(tp.topic, tp.partition): end for tp, end in ends.items() if end is not None})
     owned = sum(tp.topic == _prefix + "orders.created" for tp in assigned)

@@ -10,16 +10,22 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import faust
+import structlog
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaTimeoutError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.config import Config, KafkaConfig, load
-from streams.errors import ConfigError
+from streams.errors import BrokerUnavailable, ConfigError
 from streams.logs import logging_config
+from streams.recovery import Tables
+
+log = structlog.get_logger(__name__)
 
 #: While there is plenty to do a fetch waits so long for more to come: one of fifty costs little more than one of one.
 _GATHER_S = 0.01
@@ -32,6 +38,8 @@ _FETCH_TURN_S = 0.25
 #: Fetches that may wait for one agent, for each of its partitions. Faust stops reading a partition that brings one when
 #: the queue is three quarters full; each of the others may still bring one, and a full queue would stop all reading.
 _FETCHES_AHEAD = 5
+#: A cluster that just came back has no controller for a moment, and cannot make a topic.
+_NO_CONTROLLER_S, _ASK_AGAIN_S = 60.0, 0.5
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -53,6 +61,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             # A thread that ends by a cancellation does not say so, and a stop would wait five minutes for it.
             with suppress(RuntimeError):  # the loop that would hear it has ended
                 self.set_shutdown()
+
+    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
+        try:
+            return dict(await super()._highwaters(partitions))
+        except KafkaTimeoutError as error:
+            raise BrokerUnavailable(f"kafka: ends of partitions: {error}") from None
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         committed = await super().seek_to_committed()
@@ -187,6 +201,19 @@ class CacheTable(faust.Table):  # type: ignore[misc]
 class _Transport(driver.Transport):  # type: ignore[misc]
     Consumer = _Consumer
 
+    async def _really_create_topic(self, owner: Any, client: Any, *about: Any, **more: Any) -> None:
+        give_up_at = monotonic() + _NO_CONTROLLER_S
+        while True:
+            try:
+                await super()._really_create_topic(owner, client, *about, **more)
+                return
+            except Exception as error:  # Faust says it with plain exceptions; the last one is raised
+                if owner.should_stop or monotonic() > give_up_at:
+                    raise
+                log.warning("topic not made yet", topic=about[0], error=type(error).__name__)
+            await asyncio.sleep(_ASK_AGAIN_S)
+            await client.force_metadata_update()
+
 
 class App(faust.App):  # type: ignore[misc]
     """Faust's app with hooks: parts open before the agents run, and close after the work in flight is done; ``busy``
@@ -244,6 +271,7 @@ def build(config: Config) -> App:
         web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
         web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
         web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),
+        TableManager=Tables,
         autodiscover=["agents.flow"],
         logging_config=logging_config(config.worker.log_level, config.worker.log_format),
     )

@@ -25,7 +25,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "streams.order": (),
     "streams.errors": (),
     "streams": ("streams",),
-    "streams.app": ("streams.config", "streams.errors", "streams.logs"),  # agents are named as text only
+    # agents are named as text only
+    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery"),
+    "streams.recovery": ("streams.errors",),
     "streams.metrics": (),
     "streams.traces": (),
     "db": ("db", *WORDS),
@@ -70,8 +72,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 #: Library -> the modules (prefixes) that may touch it.
 DOORS: dict[str, tuple[str, ...]] = {
     "confluent_kafka": ("streams.kafka", "streams.clients", "streams.delay", "orderwatch.apache_kafka", "bench"),
-    "faust": ("streams.app", "agents.flow"),
-    "aiokafka": ("streams.app",),
+    "faust": ("streams.app", "streams.recovery", "agents.flow"),
+    "aiokafka": ("streams.app", "streams.recovery"),
     "mode": ("streams.app",),
     "aiohttp": ("agents.providers.http", "agents.alerts", "simulator"),
     "psycopg2": ("db", "orderwatch.embedded"),
