@@ -169,7 +169,13 @@ and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit
 
 _UNTOLD = """
 select l.tenant_id, l.order_id from ledger_orders l join orders o using (tenant_id, order_id)
-where l.version > o.version and l.last_event_at < now() - make_interval(secs => :slack)
+where (l.version > o.version and l.last_event_at < now() - make_interval(secs => :slack)
+       or l.raised <> '[]' and exists (
+           select 1 from jsonb_to_recordset(l.raised) as r(code text, since timestamptz)
+           where r.since < now() - make_interval(secs => :slack) and (l.finished_at is null or r.code = 'reversal')
+           group by r.code having count(*) > (
+               select count(*) from attention a
+               where a.tenant_id = l.tenant_id and a.order_id = l.order_id and a.code = r.code)))
 and (l.tenant_id, l.order_id) > (:tenant, :order) order by l.tenant_id, l.order_id limit :page"""
 
 _WAITING = """
@@ -245,7 +251,8 @@ class Ledger:
         return [(row[0], row[1]) for row in await self._query(_EXPIRING, tenant=after[0], order=after[1], page=page)]
 
     async def untold(self, after: Key, slack_s: float, page: int) -> list[Key]:
-        """Orders whose last status change has not reached the ``orders`` view for more than ``slack_s``."""
+        """Orders of which something has not reached the views for more than ``slack_s``: the last status change, or an
+        attention that still matters."""
         rows = await self._query(_UNTOLD, slack=slack_s, tenant=after[0], order=after[1], page=page)
         return [(row[0], row[1]) for row in rows]
 

@@ -3,6 +3,7 @@
 Kept honest by a contract test that runs the same cases on these and on PostgreSQL.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.ledger import Due
 from db.rows import Answer, Change, Commanded, Key, Order, OrderState, Step
-from streams.order import AttemptState, ExternalStatus, Status
+from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
 
 S = AttemptState
 
@@ -132,10 +133,21 @@ class MemoryLedger:
         before = self._now() - timedelta(seconds=slack_s)
         keys = (
             state.order.key for state in self.states()
-            if state.order.version > self._views.orders[state.order.key]["version"]
-            and state.order.last_event_at is not None and state.order.last_event_at < before
+            if (state.order.version > self._views.orders[state.order.key]["version"]
+                and state.order.last_event_at is not None and state.order.last_event_at < before)
+            or self._unraised(state.order, before)
         )  # fmt: skip
         return sorted(key for key in keys if key > after)[:page]
+
+    def _unraised(self, order: Order, before: datetime) -> bool:
+        raised = Counter(
+            r.code for r in order.raised
+            if r.since < before and (order.finished_at is None or r.code == AttentionCode.REVERSAL)
+        )  # fmt: skip
+        shown = Counter(
+            row["code"] for row in self._views.raised.values() if (row["tenant_id"], row["order_id"]) == order.key
+        )
+        return any(count > shown[code] for code, count in raised.items())
 
     async def waiting(self, after: Key, codes: Sequence[str], page: int) -> list[Due]:
         """As ``Ledger.waiting``."""

@@ -23,8 +23,8 @@ from streams.kafka import Outgoing
 if TYPE_CHECKING:
     from orderwatch.crash.world import World
 
-#: As in ``agents.flow``: a record this much younger than the assignment may have been begun with before.
-REPEAT_MARGIN_S = 30.0
+#: A worker that stood still, and wakes up without its partitions, learns of that with its next heartbeat.
+HEARTBEAT_S = 1.0
 #: What a worker reads, and as which agent.
 AGENTS = {
     "orders.created": "dispatch",
@@ -56,9 +56,11 @@ class Arrival:
 class Worker(Process):
     """A worker process: the agents with their pools and guard, and the delay line."""
 
-    def __init__(self, world: "World", name: str, assigned_at: float) -> None:
+    def __init__(self, world: "World", name: str) -> None:
         super().__init__(world, name)
-        self._assigned_at = assigned_at
+        #: As in ``agents.flow``: what lay before may have been begun by another worker.
+        self._ours_from = {topic: len(world.log.records(topic)) for topic in AGENTS}
+        self._believes_until = 0.0
         self.deps = world.deps(self)
         views = cast(Any, DoorViews(self, world.views))
         self._handlers: dict[str, Callable[[Delivery], Awaitable[None]]] = {
@@ -90,6 +92,15 @@ class Worker(Process):
         """True while the group's partitions are this worker's."""
         return self.world.owner is self
 
+    @property
+    def reads(self) -> bool:
+        """True also while the partitions are somebody else's and this worker does not know."""
+        return self.owner or self.world.loop.time() < self._believes_until
+
+    def woke(self) -> None:
+        """It goes on after a freeze, and takes what it finds."""
+        self._believes_until = self.world.loop.time() + HEARTBEAT_S
+
     def revoked(self) -> None:
         """The partitions are somebody else's: finish what runs, acknowledge none of it."""
         for topic, pool in self._pools.items():
@@ -116,7 +127,7 @@ class Worker(Process):
         while True:
             record = await self._next(topic, position)
             await self.breathe()
-            if not self.owner:
+            if not self.reads:
                 return
             position += 1
             arrival = Arrival(
@@ -129,7 +140,7 @@ class Worker(Process):
         record: Record = arrival.message.record
         delivery = Delivery(
             record.topic, 0, record.offset, record.key, record.value, list(record.headers),
-            repeated=record.at < self._assigned_at + REPEAT_MARGIN_S,
+            repeated=record.offset < self._ours_from[record.topic],
         )  # fmt: skip
         self.world.say(self, f"takes {record.topic} #{record.offset}" + (" again" if delivery.repeated else ""))
         await self._guard(AGENTS[record.topic], self._watched(self._handlers[record.topic]), delivery)
@@ -173,7 +184,7 @@ class Worker(Process):
             due_at = msgspec.json.decode(record.value or b"", type=_Due).due_at
             await asyncio.sleep(max((due_at - self.deps.clock.now()).total_seconds() + 0.001, 0.0))
             await self.breathe()
-            if not self.owner:
+            if not self.reads:
                 return
             forwarded = Outgoing("orders.check", record.key, record.value, list(record.headers))
             try:

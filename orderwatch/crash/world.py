@@ -161,8 +161,7 @@ class World:
     def take_over(self) -> None:
         """A worker gets the partitions, whoever had them."""
         former = self.owner
-        first = not any(isinstance(process, Worker) for process in self.processes)
-        worker = Worker(self, f"worker {len(self.processes) + 1}", -1000.0 if first else self.loop.time())
+        worker = Worker(self, f"worker {len(self.processes) + 1}")
         self.processes.append(worker)
         self.owner = worker
         if former is not None:
@@ -189,6 +188,8 @@ class World:
         thaw, process.thaw = process.thaw, None
         if thaw is not None and not thaw.done():
             self.say(process, "goes on")
+            if isinstance(process, Worker):
+                process.woke()
             thaw.set_result(None)
 
     # -- a run --

@@ -15,7 +15,7 @@ from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen, StatusAns
 from agents.routes import facts_of
 from db.clock import Clock
 from db.ledger import Ledger
-from db.rows import Answer, Change, Commanded, OrderState
+from db.rows import Answer, Change, Commanded, OrderState, Raised
 from db.views import Views
 from orderwatch.crash.memory import MemoryLedger, MemoryViews
 from streams.order import AttemptState, AttentionCode
@@ -284,6 +284,32 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
     assert await sides.ledger.untold(("", ""), 60.0, 10) == []
     await sides.ledger.apply(touched(await loaded(sides), version=2, last_event={"version": 2}, last_event_at=at))
     await sides.views.status([row])
+    assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
+
+
+async def test_an_attention_is_untold_until_the_view_has_it(sides: Sides) -> None:
+    state = await opened(sides)
+    at = Clock().now() - timedelta(seconds=100)
+    raised = [Raised(code=code, message="m", since=at, discriminator=which)
+              for code, which in (("long_pending", "1"), ("long_pending", "2"), ("reversal", ""))]  # fmt: skip
+    await sides.ledger.apply(touched(state, raised=raised))
+    shown = ("long_pending", "reversal", "long_pending")
+    for number, code in enumerate(shown):
+        assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
+        assert await sides.ledger.untold(("", ""), 200.0, 10) == []
+        await sides.views.attention([{"id": f"a{number}", "tenant_id": "t", "order_id": "o", "integration_id": None,
+                                      "code": code, "message": "m", "since": at}])  # fmt: skip
+    assert await sides.ledger.untold(("", ""), 60.0, 10) == []
+
+
+async def test_of_an_order_at_its_end_only_a_reversal_is_still_told(sides: Sides) -> None:
+    state = await opened(sides)
+    at = Clock().now() - timedelta(seconds=100)
+    ended = {"status": "rejected", "external_status": "failed", "finished_at": at}
+    expired, reversal = (Raised(code=code, message="m", since=at) for code in ("expired", "reversal"))
+    await sides.ledger.apply(touched(state, raised=[expired], **ended))
+    assert await sides.ledger.untold(("", ""), 60.0, 10) == []
+    await sides.ledger.apply(touched(await loaded(sides), raised=[expired, reversal]))
     assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
 
 

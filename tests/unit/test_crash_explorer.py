@@ -87,6 +87,17 @@ def test_what_the_provider_executes_twice_by_itself_is_counted_and_not_ours() ->
     assert perform(Run(SUBJECTS["both"], SCENARIOS["one order"], FAULTS["twice"])).doubled == 0
 
 
+def test_what_a_worker_decides_after_a_freeze_and_dies_without_telling_is_told_by_the_sweep() -> None:
+    life = Run(SUBJECTS["look-up"], SCENARIOS["sent elsewhere"], FAULTS["lost"])
+    begun = next(number for number, point in enumerate(perform(life).points) if "before place at two" in point.where)
+    frozen = replace(life, plan={begun: Act("freeze", 24.0)})  # longer than its membership, shorter than its lease
+    points = perform(frozen).points
+    late = [n for n, point in enumerate(points) if n > begun and point.process == points[begun].process]
+    kills = [(replace(frozen, plan={**frozen.plan, number: KILL}), None) for number in late]
+    assert len(kills) > 5
+    assert_right(explore(kills))
+
+
 def test_the_same_run_is_the_same_to_the_last_step() -> None:
     run = Run(SUBJECTS["both"], SCENARIOS["two orders"], FAULTS["questions"], {20: KILL, 60: NAP})
     assert perform(run) == perform(run)
