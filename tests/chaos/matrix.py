@@ -98,6 +98,7 @@ ROWS: tuple[Row, ...] = (
     )),
     Row(16, "Kafka down, brokers restart", (
         _OUTAGES + "test_a_broker_that_restarts_is_waited_for",
+        _OUTAGES + "test_a_broker_that_falls_silent_while_tables_are_recovered_is_waited_for",
         _REDELIVERY + "test_a_broker_that_was_away_loses_no_event_of_a_check",
         "integration/test_apache_kafka.py::test_three_nodes_keep_acknowledged_records_when_one_is_killed",
     )),

@@ -1,5 +1,7 @@
 """Rows 15, 16, 17, 18 and 22: a part is away or loses what it had; the workers hold, and go on by themselves."""
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from orderwatch.embedded import Postgres
 from streams.kafka import Outgoing, apply_topics, group_lag
 from streams.topics import specs
-from tests.chaos.orders import attention, order, orders, owned
+from tests.chaos.orders import HOOKS, attention, order, orders, owned
 from tests.integration.conftest import Start
 from tests.malformed import raw_producer
 from tests.parts import Kafka
@@ -73,6 +75,20 @@ def test_a_broker_that_restarts_is_waited_for(system_of: Start, kafka: Kafka, ho
     kafka.start_node(1)
     system.send(orders("after", 30))
     agreed(system)
+
+
+def test_a_broker_that_falls_silent_while_tables_are_recovered_is_waited_for(system_of: Start, kafka: Kafka) -> None:
+    system = system_of(kafka.address)
+    owned(system.start_worker(PYTHONPATH=HOOKS, CHAOS_SLOW_RECOVERY_S="4"))
+    time.sleep(1)  # in the recovery, before its first question
+    os.kill(kafka.pid_of(1), signal.SIGSTOP)
+    try:
+        time.sleep(system.config.kafka.session_timeout + 30 + 6)  # a request may last session_timeout + 30 s
+    finally:
+        os.kill(kafka.pid_of(1), signal.SIGCONT)
+    system.send(orders("after", 12))
+    agreed(system)
+    assert said(system, "tables are recovered again")
 
 
 @pytest.mark.parametrize("how", ["expired", "deleted"])

@@ -2,8 +2,9 @@
 
 CHAOS_CLOCK_OFFSET_S: its wall clock is wrong by so much. CHAOS_SLOW_SEEK_S: Faust goes on so much later after it has
 rewound the partitions, as on a busy machine. CHAOS_DISCARD_S: its flow is stopped for so many seconds in the moment in
-which its first records came, as by a rebalance that begins then. CHAOS_KILL: SIGKILL at one of ``POINTS`` or
-``COMMAND_POINTS``, the first time it comes there.
+which its first records came, as by a rebalance that begins then. CHAOS_SLOW_RECOVERY_S: the recovery of its tables asks
+its first question so much later. CHAOS_KILL: SIGKILL at one of ``POINTS`` or ``COMMAND_POINTS``, the first time it
+comes there.
 CHAOS_HANG: the first order that is opened while the file of this name does not exist makes it and hangs for ever.
 """
 
@@ -28,6 +29,7 @@ COMMAND_POINTS = ("after receive", "after decided", "after command told")
 _KILL = os.environ.get("CHAOS_KILL", "")
 _DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
 _HANG = os.environ.get("CHAOS_HANG", "")
+_RECOVERY_S = float(os.environ.get("CHAOS_SLOW_RECOVERY_S", "0"))
 _LATE_S = float(os.environ.get("CHAOS_SLOW_SEEK_S", "0"))
 _OFFSET_S = float(os.environ.get("CHAOS_CLOCK_OFFSET_S", "0"))
 
@@ -58,6 +60,16 @@ def _rewind_late(consumer: Any) -> None:
         await asyncio.sleep(_LATE_S)
 
     consumer.Consumer.perform_seek = late
+
+
+def _recover_late(recovery: Any) -> None:
+    asked = recovery.Recovery._build_highwaters
+
+    async def late(self: Any, *arguments: Any) -> None:
+        await asyncio.sleep(_RECOVERY_S)
+        await asked(self, *arguments)
+
+    recovery.Recovery._build_highwaters = late
 
 
 def _stop_at_the_first_records(consumer: Any) -> None:
@@ -152,6 +164,8 @@ if _OFFSET_S:
     _shift_the_clock()
 if _DISCARD_S:
     sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _stop_at_the_first_records}))
+if _RECOVERY_S:
+    sys.meta_path.insert(0, _Hook({"faust.tables.recovery": _recover_late}))
 if _LATE_S:
     sys.meta_path.insert(0, _Hook({"faust.transport.consumer": _rewind_late}))
 if _HANG:
