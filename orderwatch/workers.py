@@ -1,21 +1,17 @@
 """Worker processes and what they stand on: bundled servers where the configuration wants them, schema, topics."""
 
-import ctypes
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 from agents.progress import STALLED
 from db import schema
 from orderwatch.config_commands import loaded_with_checks
 from orderwatch.embedded import Broker, Postgres, announce, free_port, running, withdraw
+from orderwatch.keeper import ROOM, become, keep
 from orderwatch.session import EMBEDDED, database, wants_parts, with_parts
 from orderwatch.terminal import say, warn
 from streams.config import Config, load
@@ -23,20 +19,21 @@ from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.kafka import apply_topics, ping
 from streams.topics import specs
 
-ROOM = Path(".orderwatch")
 _PAUSE_S = 1.0
-_PR_SET_PDEATHSIG = 1
 
 _T = TypeVar("_T")
 
 
 def run(path: Path, processes: int, web_port: int, wait_s: float) -> int:
-    """Run the workers until all have ended; 1 when one of them failed. Raises ``AppError`` before anything runs."""
+    """Run the workers until all have ended; 1 when one of them failed. Raises ``AppError`` before anything runs.
+
+    Does not return where no bundled server has to be kept: then this process becomes the keeper.
+    """
     with ExitStack() as stack:
-        asked = _Asked()
         config = loaded_with_checks(path)
         environ = dict(os.environ, ORDERWATCH_CONFIG=str(path.resolve()))
-        if wants_parts(config):
+        bundled = wants_parts(config)
+        if bundled:
             if processes > 1 and config.kafka.bootstrap_servers == EMBEDDED:
                 warn("the bundled broker does not notice a killed worker: use one process with it, or a real broker")
             config = stack.enter_context(_bundled(config))
@@ -44,11 +41,8 @@ def run(path: Path, processes: int, web_port: int, wait_s: float) -> int:
             environ["DATABASE_URL"] = config.database.url.get_secret_value()
             _refuse_literal_embedded(path, environ)
         prepare(config, wait_s)
-        stack.enter_context(asked)
         ports = [web_port + number if web_port else free_port() for number in range(processes)]
-        children = [_start(environ, number, port) for number, port in enumerate(ports)]
-        asked.forward_to(children)
-        return _until_ended(children, asked, lambda number: _start(environ, number, ports[number]))
+        return (keep if bundled else become)(ports, environ, STALLED)
 
 
 def prepare(config: Config, wait_s: float) -> None:
@@ -99,80 +93,3 @@ def _refuse_literal_embedded(path: Path, environ: Mapping[str, str]) -> None:
             f"{path.name}: kafka.bootstrap_servers or database.url is embedded whatever the environment says;"
             " expected ${KAFKA_BOOTSTRAP_SERVERS:-embedded} and ${DATABASE_URL:-embedded}"
         )
-
-
-class _Asked:
-    """SIGTERM and SIGINT, handed on to the worker processes; a terminal's Ctrl-C reaches only us."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._before: dict[int, object] = {}
-
-    def forward_to(self, children: list["subprocess.Popen[bytes]"]) -> None:
-        """From now on; a signal that came meanwhile is handed on at once."""
-        self._children = children
-        if self.signal is not None:
-            self._send(self.signal)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._send(number)
-
-    def _send(self, number: int) -> None:
-        for child in self._children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    def __enter__(self) -> "_Asked":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-def _start(environ: Mapping[str, str], number: int, port: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info", "--web-port", str(port)]
-    # Each process needs a data directory of its own; Faust makes the last part of the path only.
-    ROOM.mkdir(exist_ok=True)
-    own = {"ORDERWATCH_DATADIR": str(ROOM / f"faust-{number}"), "ORDERWATCH_WORKER_PORT": str(port)}
-    return subprocess.Popen(  # noqa: S603 - the command is ours
-        command, env={**environ, **own}, start_new_session=True, preexec_fn=_die_with_us(),
-    )
-
-
-def _die_with_us() -> Callable[[], None] | None:
-    """Linux only: a worker is asked to stop when this process is killed."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
-def _until_ended(children: list["subprocess.Popen[bytes]"], asked: _Asked,
-                 start: Callable[[int], "subprocess.Popen[bytes]"]) -> int:  # fmt: skip
-    """Wait for every process. One that found itself stuck is started again; one that fails otherwise is told about and
-    not restarted: the others take its partitions over."""
-    failed = False
-    left = dict(enumerate(children))
-    while left:
-        for number, child in list(left.items()):
-            try:
-                status = child.wait(timeout=_PAUSE_S / len(left))
-            except subprocess.TimeoutExpired:
-                continue
-            if status == STALLED and asked.signal is None:
-                warn(f"worker process {number} (pid {child.pid}) made no progress and ended itself; starting it again")
-                left[number] = children[number] = start(number)
-                asked.forward_to(children)
-                continue
-            del left[number]
-            wanted = asked.signal is not None and status in (0, -asked.signal, 128 + asked.signal)
-            if status != 0 and not wanted:
-                failed = True
-                warn(f"worker process {number} (pid {child.pid}) ended with status {status}; {len(left)} left")
-    return 1 if failed else 0
-

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orderwatch.embedded import running
+from orderwatch.embedded import Broker, running
 from tests.contract.command_line import CommandLine
 from tests.waiting import wait_until
 
@@ -30,6 +30,17 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.fixture
 def worker(command: CommandLine) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker with one process; its output is in worker.log."""
+    yield from started(command)
+
+
+@pytest.fixture
+def lone_worker(command: CommandLine, broker: Broker, database: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """As ``worker``, on servers that somebody else keeps."""
+    command.set(KAFKA_BOOTSTRAP_SERVERS=broker.address, DATABASE_URL=database, PREFIX="lone.")
+    yield from started(command)
+
+
+def started(command: CommandLine) -> Iterator["subprocess.Popen[bytes]"]:
     with (command.directory / "worker.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "orderwatch", "worker", "--web-port", "0"], cwd=command.directory, stdout=log,
@@ -84,3 +95,17 @@ def test_a_worker_whose_process_was_killed_says_so_and_ends_with_1(
     assert worker.wait(60) == 1
     assert f"(pid {process}) ended with status -9; 0 left" in log_of(command)
     assert running() is None
+
+
+def test_beside_servers_that_others_keep_it_forgets_what_it_prepared_with(
+    command: CommandLine, lone_worker: "subprocess.Popen[bytes]"
+) -> None:
+    [process] = wait_until(lambda: children(lone_worker.pid), 60)
+    wait_until(lambda: "configuration in use" in log_of(command), 60)
+    mapped = Path(f"/proc/{lone_worker.pid}/maps").read_text("utf-8")
+    assert "python" in mapped and not any(name in mapped for name in ("librdkafka", "pydantic_core", "psycopg2"))
+
+    lone_worker.send_signal(signal.SIGTERM)
+
+    assert lone_worker.wait(60) == 0, log_of(command)[-2000:]
+    assert not Path(f"/proc/{process}").exists()
