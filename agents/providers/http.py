@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlencode
+from functools import lru_cache
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest, ClientResponse
@@ -104,7 +105,7 @@ class HttpClient:
     """
 
     def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0, timeout_s: float = 20.0) -> None:
-        self._base = base_url.rstrip("/")
+        self._base = _parts(base_url)
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -147,14 +148,11 @@ class HttpClient:
             await self._session.close()
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
-        encoded = urlencode(query or {}, quote_via=quote, safe="", errors="replace")
-        try:
-            url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
-            if url.scheme in ("http", "https") and url.raw_host and url.port:
-                return url
-        except ValueError:
-            pass
-        raise NotSent("the request could not be built; expected a valid http(s) base_url")
+        encoded = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in (query or {}).items())
+        if self._base is None:
+            raise NotSent("the request could not be built; expected a valid http(s) base_url")
+        scheme, authority, root = self._base
+        return URL.build(scheme=scheme, authority=authority, path=root + path, query_string=encoded, encoded=True)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -170,6 +168,22 @@ class HttpClient:
                 trust_env=False,
             )
         return self._session
+
+
+def _parts(base_url: str) -> tuple[str, str, str] | None:
+    """Scheme, authority and path, taken apart once; None where there is nothing to connect to."""
+    try:
+        url = URL(base_url.rstrip("/"), encoded=True)
+        usable = url.scheme in ("http", "https") and url.raw_host and url.port
+    except ValueError:
+        return None
+    return (url.scheme, url.raw_authority, url.raw_path.rstrip("/")) if usable else None
+
+
+@lru_cache(4096)
+def _quoted(text: str) -> str:
+    """Most of a query is the same from call to call."""
+    return quote(text, safe="", errors="replace")
 
 
 def _request_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -195,18 +209,14 @@ class Rehearsed(HttpClient):
 
 
 async def _read(response: ClientResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
+    body = await _received(response, limit)
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if coding in ("", "identity"):
-        return bytes(body)
+        return body
     if coding not in ("gzip", "x-gzip", "deflate"):
         raise OutcomeUnknown("the answer is compressed in a way that was not asked for")
     inflate = zlib.decompressobj(wbits=47)  # gzip or zlib by its header
-    plain = inflate.decompress(bytes(body), limit + 1)  # never more than this, whatever a bomb unpacks to
+    plain = inflate.decompress(body, limit + 1)  # never more than this, whatever a bomb unpacks to
     if len(plain) > limit:
         raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
     if not inflate.eof:
@@ -214,9 +224,22 @@ async def _read(response: ClientResponse, limit: int) -> bytes:
     return plain
 
 
+async def _received(response: ClientResponse, limit: int) -> bytes:
+    promised = response.content_length
+    if promised is not None and promised <= limit and "Transfer-Encoding" not in response.headers:
+        return await response.read()  # more than it promised is not read
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
+    return bytes(body)
+
+
 def _retry_after_s(response: ClientResponse) -> float | None:
     """Seconds asked for by ``Retry-After``, at most a day; None when absent or unreadable."""
-    text = response.headers.get("Retry-After", "").strip()
+    if not (text := response.headers.get("Retry-After", "").strip()):
+        return None
     if text.isascii() and text.isdigit() and len(text) < 10:
         return min(float(text), 86_400.0)
     try:
