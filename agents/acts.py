@@ -58,9 +58,9 @@ def decided(state: OrderState, command: Command, routing: Routing, now: datetime
     except Refused as refused:
         step = Step(step="refused", actor=_actor(command), attempt=command.attempt or None,
                     details={"action": command.action.value, "said": str(refused), **_told(command)})  # fmt: skip
-        answer = Answer(tenant_id=command.tenant_id, command_id=command.command_id, done=False, said=str(refused))
+        answer = Answer(tenant_id=state.order.tenant_id, command_id=command.command_id, done=False, said=str(refused))
         return Change(order=state.order, steps=[step], answer=answer)
-    answer = Answer(tenant_id=command.tenant_id, command_id=command.command_id, done=True, said=done.said,
+    answer = Answer(tenant_id=state.order.tenant_id, command_id=command.command_id, done=True, said=done.said,
                     asked=list(done.asked))  # fmt: skip
     return msgspec.structs.replace(done.change, answer=answer)
 

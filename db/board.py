@@ -126,7 +126,9 @@ def attention(
         query = query.where(a.code == code)
     if after is not None:
         at, _, number = after.partition("/")
-        query = query.where(sa.tuple_(a.since, a.id) > (_instant(at), number))
+        if "\x00" in number:
+            raise ValueError("a place is an instant and the id of an attention")
+        query = query.where(sa.tuple_(a.since, a.id) > (queries.instant(at), number))
     rows = _rows(engine, query.order_by(a.since, a.id).limit(limit + 1))
     more = len(rows) > limit
     found = [msgspec.convert(row, AttentionRow) for row in rows[:limit]]
@@ -287,13 +289,6 @@ def _by_id(
 def _rows(engine: sa.Engine, query: sa.Executable) -> list[dict[str, Any]]:
     with answering(), engine.connect() as connection:
         return [{str(name): value for name, value in row.items()} for row in connection.execute(query).mappings()]
-
-
-def _instant(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ValueError("a place has an instant with its zone")
-    return at
 
 
 def _number(text: str) -> int:

@@ -17,7 +17,7 @@ from db import commands
 from db.batch import Batcher
 from db.clock import Clock
 from db.engine import answering
-from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState
+from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState, Replay
 
 T = TypeVar("T")
 
@@ -226,6 +226,18 @@ class Ledger:
     async def refuse(self, answer: Answer) -> None:
         """Answer a command about an order that there is not; a decided one keeps its answer."""
         await self._in_thread(partial(commands.answer, self._engine, answer))
+
+    async def acknowledge(self, command: Commanded, ids: Sequence[str]) -> None:
+        """Mark attentions as seen, and answer the received command that asked for it."""
+        await self._in_thread(partial(commands.acknowledge, self._engine, command, ids))
+
+    async def letters(self, command: Commanded, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """The dead letters that a command means and that were not sent again yet."""
+        return await self._in_thread(partial(commands.letters, self._engine, command, ids))
+
+    async def replayed(self, command: Commanded, sent: Sequence[Replay], said: str) -> None:
+        """Remember that the broker has these dead letters again, and answer the command that asked for it."""
+        await self._in_thread(partial(commands.replayed, self._engine, command, sent, said))
 
     async def load(self, key: Key) -> OrderState | None:
         """The order as it stands, or None when it was never accepted."""

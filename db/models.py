@@ -232,8 +232,8 @@ commands = sa.Table(
     "commands",
     metadata,
     sa.Column("command_id", sa.Text, primary_key=True),
-    sa.Column("tenant_id", sa.Text, primary_key=True),
-    sa.Column("order_id", sa.Text, nullable=False),
+    sa.Column("tenant_id", sa.Text, primary_key=True, comment="empty: of no tenant alone"),
+    sa.Column("order_id", sa.Text),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -243,6 +243,7 @@ commands = sa.Table(
     sa.Column("said", sa.Text, comment="the sentence for the person"),
     sa.Column("asked", JSONB, comment="checks to say again: [[attempt, check_number], ...]"),
     sa.Column("decided_at", Instant),
+    sa.Column("moved", JSONB, comment="ids of the attentions or letters it was carried out on"),
     sa.CheckConstraint("(done is null) = (decided_at is null)", "commands_decided"),
 )
 sa.Index("idx_commands_order", commands.c.tenant_id, commands.c.order_id, commands.c.received_at)

@@ -1,4 +1,4 @@
-"""What a person's command writes: acknowledgements, audited releases of PINs, loaded codes, what an account told.
+"""What a person's command writes: audited releases of PINs, loaded codes, what an account told.
 
 No ledger move is here; each act of a person leaves an audit row in the same transaction. Every function raises
 ``StoreUnavailable`` when the database does not answer.
@@ -31,26 +31,6 @@ def audit(connection: sa.Connection, by: str, action: str, *, tenant_id: str | N
     )
 
 
-def acknowledge(engine: sa.Engine, attention_id: str, by: str, tenant_id: str | None = None, reason: str = "") -> bool:
-    """Mark one attention as seen by a person; with a tenant only one of its own.
-
-    False when there is none with this id, or somebody was faster.
-    """
-    a = m.attention
-    mine = sa.true() if tenant_id is None else a.c.tenant_id == tenant_id
-    with answering(), engine.begin() as connection:
-        row = connection.execute(
-            sa.update(a).where(a.c.id == attention_id, a.c.acknowledged_at.is_(None), mine)
-            .values(acknowledged_at=sa.func.now(), acknowledged_by=by)
-            .returning(a.c.tenant_id, a.c.order_id, a.c.code)
-        ).one_or_none()
-        if row is None:
-            return False
-        audit(connection, by, "attention.ack", tenant_id=row.tenant_id, order_id=row.order_id,
-              details={"attention": attention_id, "code": row.code} | ({"reason": reason} if reason else {}))
-        return True
-
-
 def release_pins(
     engine: sa.Engine, tenant_id: str, order_id: str, by: str, open_pin: Callable[[str], str], *,
     through: str = "command line",
@@ -77,35 +57,6 @@ def release_pins(
         if pins:
             audit(connection, by, "pin.release", **key, details={"pins": len(pins), "through": through})
     return pins
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A dead letter that is about to be sent again; ``corrected`` names the fields that a person wrote anew."""
-
-    letter: int
-    tenant_id: str | None
-    order_id: str | None
-    event_id: str | None
-    corrected: Sequence[str] = ()
-
-
-def note_replays(engine: sa.Engine, replays: Sequence[Replay], by: str, reason: str = "") -> None:
-    """Audit dead letters before they are sent: nothing goes out of which nobody knows who sent it."""
-    with answering(), engine.begin() as connection:
-        for one in replays:
-            details = {"dead_letter": one.letter, "event": one.event_id, "corrected": sorted(one.corrected)}
-            audit(connection, by, "dead_letter.replay", tenant_id=one.tenant_id, order_id=one.order_id,
-                  details=details | ({"reason": reason} if reason else {}))
-
-
-def mark_replayed(engine: sa.Engine, letters: Sequence[int], by: str) -> None:
-    """Remember that the broker has these dead letters again."""
-    with answering(), engine.begin() as connection:
-        connection.execute(
-            sa.update(m.dead_letters).where(m.dead_letters.c.id.in_(letters))
-            .values(replayed_at=sa.func.now(), replayed_by=by)
-        )
 
 
 def record(engine: sa.Engine, by: str, action: str, tenant_id: str, order_id: str, details: Mapping[str, Any]) -> None:

@@ -89,10 +89,17 @@ class Place:
         """The place that ``str`` wrote; raises ``ValueError`` for every other text."""
         at, _, rest = text.partition("/")
         tenant_id, _, order_id = rest.partition("/")
-        instant = datetime.fromisoformat(at)
-        if instant.tzinfo is None or not tenant_id or not order_id or "\x00" in text:
+        if not tenant_id or not order_id or "\x00" in text:
             raise ValueError("a place is an instant with its zone, a tenant and an order")
-        return cls(instant, tenant_id, order_id)
+        return cls(instant(at), tenant_id, order_id)
+
+
+def instant(text: str) -> datetime:
+    """An instant with its zone that the database can hold too; raises ``ValueError`` for every other text."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None or not 1 < at.year < 9999:  # in UTC it could be the year 0 or 10000
+        raise ValueError("an instant has its zone, and is not at the end of the calendar")
+    return at
 
 
 def snapshot(engine: sa.Engine, tenant_id: str, order_id: str, steps: int = 200) -> Snapshot:

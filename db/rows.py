@@ -116,11 +116,15 @@ class Step(msgspec.Struct, kw_only=True):
 
 
 class Commanded(msgspec.Struct, kw_only=True):
-    """What a person asked for, and what became of it; columns of ``commands``. ``done`` is None until decided."""
+    """What a person asked for, and what became of it; columns of ``commands``. ``done`` is None until decided.
+
+    ``tenant_id`` is empty and ``order_id`` None where no single one is meant; ``moved`` are the ids of attentions or
+    dead letters that it was carried out on.
+    """
 
     command_id: str
     tenant_id: str
-    order_id: str
+    order_id: str | None
     action: str
     by: str
     reason: str
@@ -129,6 +133,17 @@ class Commanded(msgspec.Struct, kw_only=True):
     said: str | None = None
     asked: list[tuple[int, int]] | None = None
     decided_at: datetime | None = None
+    moved: list[str | int] | None = None
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """A dead letter that the broker has again; ``corrected`` names the fields that a person wrote anew."""
+
+    letter: int
+    tenant_id: str | None
+    order_id: str | None
+    event_id: str | None
+    corrected: list[str] = []
 
 
 class Answer(msgspec.Struct, kw_only=True):

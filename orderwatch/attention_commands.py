@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from orderwatch.act_commands import WAIT_S, CommandId, Wait
 from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, say, say_json, show, warn
+from streams.order import CommandAction
 
 app = typer.Typer(no_args_is_help=True, help="What waits for a person.")
 
@@ -42,22 +44,28 @@ def list_(
 @app.command("ack")
 def ack(
     ids: Annotated[list[str], typer.Argument(help="Ids as `attention list` shows them.")],
-    reason: Annotated[str, typer.Option(help="Why, for whoever reads it later.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads it later.")] = "seen",
     by: By = None,
+    command_id: CommandId = None,
+    wait: Wait = WAIT_S,
     config: ConfigPath = CONFIG,
 ) -> None:
     """Say that a person has seen it. Changes nothing about the order itself."""
     who = actor(by)
 
-    from db import operator
+    from orderwatch import commanding
     from orderwatch.session import configured, database
 
-    failed = False
-    with database(configured(config)) as engine:
-        for number in ids:
-            if operator.acknowledge(engine, number, who, reason=reason.strip()):
-                say(f"{number}: acknowledged by {who}")
-            else:
-                failed = True
-                warn(f"{number}: no such attention, or acknowledged already")
-    raise typer.Exit(1 if failed else 0)
+    settings = configured(config)
+    wanted = list(dict.fromkeys(ids))
+    with database(settings) as engine:
+        told = commanding.on_queue(
+            settings, engine, CommandAction.ACKNOWLEDGE, by=who, reason=reason.strip() or "seen",
+            command_id=command_id, wait_s=wait, attentions=wanted,
+        )  # fmt: skip
+    for number in wanted:
+        if number in told:
+            say(f"{number}: acknowledged by {who}")
+        else:
+            warn(f"{number}: no such attention, or acknowledged already")
+    raise typer.Exit(0 if len(told) == len(wanted) else 1)

@@ -6,9 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import commands
+from db import commands, queries
 from db.rows import Commanded
 from orderwatch.session import emitting
+from orderwatch.terminal import fail
 from streams import topics
 from streams.config import Config
 from streams.events import Command, decode, encode
@@ -21,9 +22,10 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
-def build(action: CommandAction, tenant_id: str, order_id: str, *, by: str, reason: str, command_id: str,
+def build(action: CommandAction, tenant_id: str | None, order_id: str | None, *, by: str, reason: str, command_id: str,
           issued_at: datetime, **words: Any) -> Command:  # fmt: skip
-    """A command that a worker can read. ``words``: ``attempt``, ``outcome``, ``integration_id``, ``evidence``.
+    """A command that a worker can read. ``words``: ``attempt``, ``outcome``, ``integration_id``, ``evidence``,
+    ``attentions``, ``letters``, ``fix``.
 
     ``issued_at`` is by the database's clock. Raises ``EventError`` naming the field that is wrong.
     """
@@ -40,4 +42,20 @@ def issue(config: Config, engine: sa.Engine, command: Command, wait_s: float) ->
     ping(config.kafka)  # a producer would wait for a broker that is away; a person is told
     with emitting(config) as emit:
         emit([message(command, topics.COMMAND, at=command.issued_at)])
-    return commands.wait(engine, command.tenant_id, command.command_id, wait_s)
+    return commands.wait(engine, command.tenant_id or "", command.command_id, wait_s)
+
+
+def on_queue(config: Config, engine: sa.Engine, action: CommandAction, *, by: str, reason: str,
+             command_id: str | None, wait_s: float, **words: Any) -> list[str | int]:  # fmt: skip
+    """Act on attentions or dead letters of any tenant; the ids that it was carried out on.
+
+    Ends the program when no worker answered in time, and when the id was used for something else.
+    """
+    command = build(action, None, None, by=by, reason=reason, command_id=command_id or new_id(),
+                    issued_at=queries.database_now(engine), **words)  # fmt: skip
+    found = issue(config, engine, command, wait_s)
+    if found is not None and found.action != action:
+        fail(f"--command-id {command.command_id} was used for another command; expected a new id", 2)
+    if found is None or found.done is None:
+        fail(f"no worker answered within {wait_s:g} s: command {command.command_id} is carried out when one reads it")
+    return found.moved or []

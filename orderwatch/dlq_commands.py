@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orderwatch.act_commands import WAIT_S, CommandId, Wait
 from orderwatch.personal import readable
 from orderwatch.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show, warn
+from streams.order import CommandAction
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -67,8 +69,8 @@ def show_one(
     as_json: AsJson = False,
 ) -> None:
     """One dead letter, with the event as it came; the customer's fields are hidden unless --raw."""
+    from agents.letters import plain
     from db import queries
-    from orderwatch.letters import plain
     from orderwatch.session import configured, database
 
     with database(configured(config)) as engine:
@@ -92,7 +94,10 @@ def replay(
         Path | None, typer.Option("--fix", help="A JSON file with the fields to correct; null takes one away.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and cost; send nothing.")] = False,
+    why: Annotated[str, typer.Option("--why", help="Why; kept for ever.")] = "asked for by hand",
     by: By = None,
+    command_id: CommandId = None,
+    wait: Wait = WAIT_S,
     config: ConfigPath = CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -106,29 +111,32 @@ def replay(
         fail("--fix corrects one letter; expected its ID", 2)
     who = actor(by)
 
-    from contextlib import nullcontext
+    from dataclasses import replace
 
     from agents.rehearsal import dry_routing
-    from db import operator
-    from orderwatch import letters
-    from orderwatch.session import configured, database, emitting, with_stored_catalog
+    from orderwatch import commanding, letters
+    from orderwatch.session import configured, database, with_stored_catalog
 
     settings = configured(config)
     prefix = settings.kafka.topic_prefix
-    verdicts = []
-    with database(settings) as engine, nullcontext() if dry_run else emitting(settings) as emit:
+    verdicts, pages = [], 0
+    with database(settings) as engine:
         routing = dry_routing(with_stored_catalog(settings, engine))
         rows = _chosen(engine, number, reason, 0)
         while rows:
             fields = _fields(fix) if fix is not None else {}
             fixed = {rows[0]["id"]: _corrected(rows[0], prefix, fields, fix)} if fix is not None else {}
             judged = letters.judged(engine, routing, rows, prefix, fixed)
-            going = [(verdict, letters.record(row, prefix, fixed.get(row["id"])))
-                     for row, verdict in zip(rows, judged, strict=True) if verdict.sends]  # fmt: skip
-            if emit is not None and going:
-                operator.note_replays(engine, [letters.replay_of(*pair, fields) for pair in going], who)
-                emit([record for _, record in going])
-                operator.mark_replayed(engine, [verdict.letter for verdict, _ in going], who)
+            going = [verdict.letter for verdict in judged if verdict.sends]
+            if going and not dry_run:
+                moved = commanding.on_queue(
+                    settings, engine, CommandAction.REPLAY, by=who, reason=why.strip() or "asked for by hand",
+                    command_id=command_id and (f"{command_id}.{pages}" if pages else command_id), wait_s=wait,
+                    letters=going, **({"fix": fields} if fix is not None else {}),
+                )  # fmt: skip
+                judged = [verdict if verdict.letter in moved or not verdict.sends
+                          else replace(verdict, sends=False, says="it was replayed already") for verdict in judged]
+            pages += 1
             verdicts += judged
             rows = [] if number is not None else _chosen(engine, None, reason, rows[-1]["id"])
     _tell(verdicts, dry_run, as_json)
@@ -161,11 +169,11 @@ def _fields(path: Path) -> dict[str, Any]:
 
 def _corrected(row: "Row", prefix: str, fields: dict[str, Any], path: Path) -> "Event":
     """The letter's event with the fields of the file. One line names the field that is still wrong."""
-    from orderwatch import letters
+    from agents.letters import corrected
     from streams.errors import EventError
 
     try:
-        return letters.corrected(row, prefix, fields)
+        return corrected(row, prefix, fields)
     except EventError as error:
         fail(f"{path.name}: {error}", 2)
 

@@ -1,28 +1,22 @@
-"""Dead letters: what would become of one that is sent again, what it may cost, and the record to send.
+"""Dead letters: what would become of one that is sent again, and what it may cost.
 
 The reading, the routing and the rule for repeats are those of the workers. Nothing here sends anything.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
+from agents.letters import event_of
 from agents.routes import Routing, Waiting, facts_of_event
 from db import commands, letters
 from db.letters import Known
-from db.operator import Replay
 from db.queries import Row
-from streams import topics
 from streams.errors import EventError
-from streams.events import Check, Command, Created, Event, Id, decode
-from streams.kafka import Outgoing, message
-
-_EVENTS: dict[str, type[Event] | None] = {promise.name: promise.event for promise in topics.PROMISES}
+from streams.events import Check, Command, Created, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,61 +37,6 @@ class Verdict:
     integration_id: str | None = None
     cost: Decimal | None = None
     currency: str | None = None
-
-
-def event_of(letter: Row, prefix: str, value: bytes | None = None) -> Event:
-    """What a letter says, or ``value`` in its place. Raises ``EventError`` naming the field that is wrong."""
-    topic = str(letter["topic"]).removeprefix(prefix)
-    kind = Check if topic.startswith(topics.RETRY) else _EVENTS.get(topic)
-    if kind is None:
-        raise EventError(f"topic {topic} is read by no agent; expected one of {', '.join(k for k in _EVENTS if k)}")
-    return decode(kind, plain(letter["value"]) if value is None else value)
-
-
-def corrected(letter: Row, prefix: str, fields: Mapping[str, Any]) -> Event:
-    """A shop's order with these fields in place of those that came; None takes one away (RFC 7396).
-
-    Whose order it is stays as it came, where that can be read. Raises ``EventError`` as ``event_of``, and for a letter
-    of any other topic: what workers and operators say is not written by hand.
-    """
-    topic = str(letter["topic"]).removeprefix(prefix)
-    if topic != topics.CREATED:
-        raise EventError(f"{topic}: a letter of this topic cannot be corrected; only one of {topics.CREATED}")
-    try:
-        came = json.loads(plain(letter["value"]) or b"")
-    except (ValueError, RecursionError):
-        came = {}
-    came = came if isinstance(came, dict) else {}
-    for name in ("tenant_id", "order_id"):
-        if _is_id(came.get(name)) and fields.get(name, came[name]) != came[name]:
-            raise EventError(f"{Created.TYPE}: {name}: cannot be corrected; expected it as it came")
-    merged = came | dict(fields)
-    value = {name: field for name, field in merged.items() if field is not None}
-    return event_of(letter, prefix, json.dumps(value).encode())
-
-
-def _is_id(word: object) -> bool:
-    try:
-        msgspec.convert(word, Id)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def record(letter: Row, prefix: str, fixed: Event | None = None) -> Outgoing:
-    """The letter as it came, or with a corrected event in its place: then under that one's own key and id."""
-    topic = str(letter["topic"]).removeprefix(prefix)
-    if fixed is not None:
-        return message(fixed, topic)
-    headers = [(name, str(text).encode()) for name, text in letter["headers"].items() if not name.startswith("dlq.")]
-    return Outgoing(topic, plain(letter["key"]), plain(letter["value"]), headers)
-
-
-def replay_of(verdict: Verdict, sent: Outgoing, corrected: Iterable[str] = ()) -> Replay:
-    """What the audit says of a letter that goes out as ``sent``."""
-    event_id = dict(sent.headers).get("ce_id")
-    return Replay(verdict.letter, verdict.tenant_id, verdict.order_id,
-                  None if event_id is None else event_id.decode("utf-8", "replace"), tuple(corrected))
 
 
 def judged(
@@ -126,11 +65,6 @@ def cost(verdicts: Iterable[Verdict]) -> tuple[dict[str, Decimal], int]:
     return sums, unknown
 
 
-def plain(value: bytes | memoryview | None) -> bytes | None:
-    """A binary column as bytes."""
-    return None if value is None else bytes(value)
-
-
 def _key(event: Created | Check) -> tuple[str, str]:
     return (event.tenant_id, event.order_id)
 
@@ -147,7 +81,7 @@ def _verdict(
     if isinstance(event, Check):
         return _check(of, event, known.get(_key(event)))
     if isinstance(event, Command):
-        held = commands.result(engine, event.tenant_id, event.command_id)
+        held = commands.result(engine, event.tenant_id or "", event.command_id)
         if held is not None and held.done is not None:
             return Verdict(**of, word="repeat", says="the command was decided before: nothing happens twice")
         return Verdict(**of, word="handled", says=f"the command {event.action} is decided under the ledger's rules")

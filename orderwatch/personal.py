@@ -18,12 +18,12 @@ def hidden(text: object) -> object:
 
 
 def without_personal(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the customer's fields hidden, at any depth, and values of ``params`` with them."""
+    """A copy with the customer's fields hidden, at any depth, and all of ``params`` and of a correction."""
     shown: dict[str, Any] = {}
     for name, value in fields.items():
         if name in PERSONAL:
             shown[name] = hidden(value)
-        elif name in {"params", "wire"}:
+        elif name in {"params", "wire", "fix"}:
             inner = value.items() if isinstance(value, Mapping) else ()
             shown[name] = {key: hidden(text) for key, text in inner} if inner else hidden(value)
         elif name == "pins" and value:

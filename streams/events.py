@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -154,14 +154,16 @@ class Command(Event, frozen=True, kw_only=True):
     """What a person asks for. The same ``command_id`` is carried out once, and keeps its first answer.
 
     ``issued_at`` is by the database's clock: what was sent after it, the person cannot have known about. ``attempt``
-    0 is the order itself. ``outcome`` goes with ``resolve``, ``integration_id`` with ``send_to``.
+    0 is the order itself. ``outcome`` goes with ``resolve``, ``integration_id`` with ``send_to``. ``acknowledge`` is
+    about ``attentions`` (ids), ``replay`` about ``letters`` (ids) or, with ``fix``, about one letter with these fields
+    corrected: both about no order, and only about what is ``tenant_id``'s, if one is given. The others need an order.
     """
 
     TYPE: ClassVar[str] = "orderwatch.order.command.v1"
 
     command_id: Id
-    order_id: Id
-    tenant_id: Id
+    order_id: Id | None = None
+    tenant_id: Id | None = None
     action: CommandAction
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -170,6 +172,21 @@ class Command(Event, frozen=True, kw_only=True):
     outcome: Literal["accepted", "completed", "failed", "not_sent"] | None = None
     integration_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     evidence: Text | None = None
+    attentions: Annotated[list[Text], msgspec.Meta(max_length=1000)] | None = None
+    letters: Annotated[list[int], msgspec.Meta(max_length=1000)] | None = None
+    fix: dict[str, Any] | None = None
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Tenant and id of the order that it is about."""
+        assert self.tenant_id is not None and self.order_id is not None, "decoding refuses it"
+        return self.tenant_id, self.order_id
+
+    def lacks(self) -> str | None:
+        """The field that the action needs and that is not there."""
+        needed = {CommandAction.ACKNOWLEDGE: ("attentions",), CommandAction.REPLAY: ("letters",)}
+        names = needed.get(self.action, ("order_id", "tenant_id"))
+        return next((name for name in names if getattr(self, name) is None), None)
 
     def identity(self) -> tuple[object, ...]:
         return (self.tenant_id, self.order_id, self.command_id)
@@ -234,6 +251,8 @@ def _words(kind: type[Event], name: str) -> list[str]:
 
 def _check(event: Event, may_hold_nul: bool) -> None:
     """What the type system does not say: text, money and instants that PostgreSQL can store."""
+    if isinstance(event, Command) and (lacking := event.lacks()) is not None:
+        raise EventError(f"{event.TYPE}: {lacking}: missing; {event.action.value} requires it")
     for name in event.__struct_fields__:
         value = getattr(event, name)
         if isinstance(value, datetime) and not 1 < value.year < 9999:  # in UTC it could be the year 0 or 10000

@@ -59,8 +59,9 @@ class Outgoing(NamedTuple):
 
 def message(event: events.Event, topic: str, *, source: str = events.SOURCE, at: datetime | None = None,
             extra: Iterable[tuple[str, bytes]] = ()) -> Outgoing:
-    """An event as a record, keyed by its order or else its integration; ``at`` becomes ``ce_time``."""
+    """An event as a record, keyed by its order or else its integration or its command; ``at`` becomes ``ce_time``."""
     key = getattr(event, "order_id", None) or getattr(event, "integration_id", None)
+    key = key or getattr(event, "command_id", None)
     headers = events.headers(event, source=source, at=at, extra=extra)
     return Outgoing(topic, key.encode() if key else None, events.encode(event), headers)
 

@@ -104,6 +104,12 @@ class CommandAction(StrEnum):
     PLACE_AGAIN = "place_again"  # another attempt, where the last one is proven dead
     SEND_TO = "send_to"          # the same, or what was not sent yet, at a named integration
     CANCEL = "cancel"            # give up an order of which nothing was bought
+    ACKNOWLEDGE = "acknowledge"  # a person has seen these attentions
+    REPLAY = "replay"            # send these dead letters to their topics again
+
+
+#: Acts on what waits in a queue; every other one is about one order.
+QUEUE_ACTIONS = frozenset({CommandAction.ACKNOWLEDGE, CommandAction.REPLAY})
 
 
 class StatusReason(StrEnum):

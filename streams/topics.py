@@ -75,6 +75,7 @@ PROMISES: tuple[Promise, ...] = (
     Promise(
         COMMAND, Command, "operators: the command line, the dashboard", "command",
         "the same command_id is carried out once; its first answer stays", 7 * DAY_S,
+        key="order_id, or command_id where no order is meant",
     ),
     Promise(
         STATUS_CHANGED, StatusChanged, "dispatch, check, the sweeper, operators", "projection, downstream services",

@@ -44,9 +44,8 @@ After = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=200, description="rows of a page")]
 
-CameFrom = Annotated[
-    str | None, HeaderParameter(name="traceparent", description="W3C trace context that the event goes on with")
-]
+#: W3C trace context that an event goes on with. Of every HTTP API, so the description of this one does not list it.
+CameFrom = Annotated[str | None, HeaderParameter(name="traceparent", include_in_schema=False)]
 
 _WORDS = {
     400: "the request is not as it must be; `errors` names the fields",

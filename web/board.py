@@ -1,21 +1,27 @@
 """What screens show, as JSON: numbers of the moment, attention, integrations, routes."""
 
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody, QueryParameter
 
-from db import board, operator, switch, workers
+from db import board, switch, workers
 from db.board import AttentionRow, Group, IntegrationRow, Overview, Page, RouteRow
 from db.workers import Lane
-from streams.order import AttentionCode
-from web.access import Principal, Who
-from web.api import PLAIN, After, Id, InPath, Limit, OfTenant, Reason, Strict, absent, act, page, read
-from web.parts import Inside, Parts
+from streams.order import AttentionCode, CommandAction
+from web.access import Who
+from web.api import PLAIN, After, CameFrom, Id, InPath, Limit, OfTenant, Reason, Strict, absent, act, page, read
+from web.commands import known_of_queue, on_queue
+from web.parts import Inside
 from web.problems import unsure
 
 #: Attentions acknowledged by one request.
 MOST_AT_ONCE = 1000
+#: The reason of whoever gives none.
+SEEN = "seen"
 
 AttentionId = Annotated[str, msgspec.Meta(max_length=200, pattern=PLAIN)]
 Code = Annotated[AttentionCode | None, QueryParameter(name="code", description="only with this code")]
@@ -43,13 +49,18 @@ class Acknowledge(Strict, frozen=True):
     code: AttentionCode | None = None
     tenant_id: Id | None = None
     reason: Reason | None = None
+    command_id: Id | None = None
 
 
-class Acknowledged(msgspec.Struct, frozen=True):
-    """The ids that were open until now. ``more`` when one request was not enough for all of a code."""
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """The command and what became of it: ``ids`` were open until then; ``done`` and ``said`` are null until a worker
+    decided. ``more`` when one request was not enough for all of a code."""
 
+    command_id: str
+    done: bool | None
+    said: str | None
     ids: list[str]
-    more: bool
+    more: bool = False
 
 
 class Switch(Strict, frozen=True):
@@ -93,22 +104,28 @@ async def group_attention(parts: Inside, who: Who, tenant_: OfTenant = None) -> 
     return await parts.ask(board.attention_groups, parts.engine, who.tenant(tenant_))
 
 
-@act("/api/attention/ack", needs="actions", summary="Say that a person has seen it", status_code=200)
-async def acknowledge_attention(parts: Inside, who: Who, data: JSONBody[Acknowledge]) -> Acknowledged:
-    with unsure("acknowledge the same again"):
-        return await parts.ask(_acknowledge, parts, who, data, who.tenant(data.tenant_id))
-
-
-def _acknowledge(parts: Parts, who: Principal, asked: Acknowledge, tenant: str | None) -> Acknowledged:
-    wanted, more = list(asked.ids), False
-    if asked.code is not None:
-        found = board.attention(parts.engine, tenant, code=asked.code, limit=MOST_AT_ONCE)
-        wanted, more = [*wanted, *(row.id for row in found.rows)], found.next is not None
-    done = [
-        number for number in dict.fromkeys(wanted)
-        if operator.acknowledge(parts.engine, number, who.name, tenant, asked.reason or "")
-    ]  # fmt: skip
-    return Acknowledged(done, more)
+@act("/api/attention/ack", needs="actions", errors=(409,), status_code=200,
+     answers={202: ResponseSpec(Acknowledged, generate_examples=False, description="not decided yet")},
+     summary="Say that a person has seen it: 200 with the decision, 202 while it is not decided yet")  # fmt: skip
+async def acknowledge_attention(parts: Inside, who: Who, data: JSONBody[Acknowledge], came_from: CameFrom = None
+                                ) -> Response[Acknowledged]:
+    tenant, number = who.tenant(data.tenant_id), data.command_id or uuid4().hex
+    told = await known_of_queue(parts, tenant, number, CommandAction.ACKNOWLEDGE)
+    more = False
+    if told is None:
+        wanted = list(data.ids)
+        if data.code is not None:
+            found = await parts.ask(board.attention, parts.engine, tenant, code=data.code, limit=MOST_AT_ONCE)
+            wanted, more = [*wanted, *(row.id for row in found.rows)], found.next is not None
+        wanted = list(dict.fromkeys(wanted))
+        if not wanted:
+            return Response(Acknowledged(command_id=number, done=False, said="nothing of it waits", ids=[]))
+        more = more or len(wanted) > MOST_AT_ONCE
+        told = await on_queue(parts, who.name, tenant, number, CommandAction.ACKNOWLEDGE, data.reason or SEEN,
+                              came_from, attentions=wanted[:MOST_AT_ONCE])  # fmt: skip
+    shown = Acknowledged(command_id=number, done=told.done, said=told.said, ids=[str(i) for i in told.moved or ()],
+                         more=more)  # fmt: skip
+    return Response(shown, status_code=202 if told.done is None else 200)
 
 
 @read("/api/integrations", summary="Accounts: balance, limits, lane, money at risk")

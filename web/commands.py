@@ -20,7 +20,7 @@ from streams.kafka import message
 from streams.order import CommandAction
 from web.access import Who
 from web.api import CameFrom, Id, InPath, OfTenant, Reason, Strict, Words, absent, act, read
-from web.parts import Inside
+from web.parts import Inside, Parts
 from web.problems import Refused, unsure
 
 #: How long a request waits for the answer of a worker.
@@ -32,7 +32,7 @@ class Asked(Strict, frozen=True, kw_only=True):
     """An act on an order. ``attempt`` 0 is the order itself; ``outcome`` goes with resolve, ``integration_id`` with
     send_to. The same ``command_id`` is carried out once; left out, one is made."""
 
-    action: CommandAction
+    action: Literal["check", "resolve", "place_again", "send_to", "cancel"]
     reason: Reason
     attempt: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
     outcome: Literal["accepted", "completed", "failed", "not_sent"] | None = None
@@ -42,11 +42,12 @@ class Asked(Strict, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """A command and what became of it; ``done`` and ``said`` are null until a worker decided."""
+    """A command and what became of it; ``done`` and ``said`` are null until a worker decided. An act on attentions or
+    dead letters is about no order, and one of a token of all tenants about no tenant."""
 
     command_id: str
-    tenant_id: str
-    order_id: str
+    tenant_id: str | None
+    order_id: str | None
     action: CommandAction
     by: str
     reason: str
@@ -64,16 +65,40 @@ async def act_on_order(parts: Inside, who: Who, tenant: InPath, order: InPath, d
     number = data.command_id or uuid4().hex
     known = await parts.ask(commands.result, parts.engine, tenant, number)
     if known is None:
-        event = await _event(parts, who.name, tenant, order, number, data)
-        with unsure(f"ask again with command_id {number}"):
-            await parts.send(message(event, topics.COMMAND, at=event.issued_at), order, tenant, came_from)
-        known = await _answer(parts, tenant, number) or _not_yet(event)
+        said = {name: value for name, value in msgspec.to_builtins(data).items() if value is not None}
+        said |= {"tenant_id": tenant, "order_id": order}
+        known = await _issued(parts, who.name, number, said, came_from)
     if (known.order_id, known.action) != (order, data.action):
         raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")
     return Response(_shown(known), status_code=202 if known.done is None else 200)
 
 
-async def _answer(parts: Inside, tenant: str, number: str) -> Commanded | None:
+async def on_queue(parts: Parts, by: str, tenant: str | None, number: str, action: CommandAction, reason: str,
+                   came_from: str | None, **words: Any) -> Commanded:  # fmt: skip
+    """An act on attentions or dead letters, of one tenant or of all: what became of it while a request may wait."""
+    said = {"action": action.value, "reason": reason, **words} | ({"tenant_id": tenant} if tenant else {})
+    return await _issued(parts, by, number, said, came_from)
+
+
+async def known_of_queue(parts: Parts, tenant: str | None, number: str, action: CommandAction) -> Commanded | None:
+    """What this id was used for already. Raises ``Refused`` when that was something else."""
+    known = await parts.ask(commands.result, parts.engine, tenant or "", number)
+    if known is not None and known.action != action:
+        raise Refused(409, "this command_id stands for another command", command_id="expected a new one for each act")
+    return known
+
+
+async def _issued(parts: Parts, by: str, number: str, said: dict[str, Any], came_from: str | None) -> Commanded:
+    now = await parts.ask(queries.database_now, parts.engine)
+    own = {"command_id": number, "by": by, "issued_at": events.rfc3339(now)}
+    event = events.decode(Command, msgspec.json.encode(said | own))
+    tenant, order = event.tenant_id or "", event.order_id or ""
+    with unsure(f"ask again with command_id {number}"):
+        await parts.send(message(event, topics.COMMAND, at=event.issued_at), order, tenant, came_from)
+    return await _answer(parts, tenant, number) or _not_yet(event)
+
+
+async def _answer(parts: Parts, tenant: str, number: str) -> Commanded | None:
     """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile.
 
     It was sent: a database that does not answer leaves it undecided here, and is no error.
@@ -88,20 +113,14 @@ async def _answer(parts: Inside, tenant: str, number: str) -> Commanded | None:
         await anyio.sleep(_POLL_S)
 
 
-async def _event(parts: Inside, by: str, tenant: str, order: str, number: str, asked: Asked) -> Command:
-    said = {name: value for name, value in msgspec.to_builtins(asked).items() if value is not None}
-    now = await parts.ask(queries.database_now, parts.engine)
-    own = {"command_id": number, "tenant_id": tenant, "order_id": order, "by": by, "issued_at": events.rfc3339(now)}
-    return events.decode(Command, msgspec.json.encode(said | own))
-
-
 def _not_yet(event: Command) -> Commanded:
-    return Commanded(command_id=event.command_id, tenant_id=event.tenant_id, order_id=event.order_id,
+    return Commanded(command_id=event.command_id, tenant_id=event.tenant_id or "", order_id=event.order_id,
                      action=event.action, by=event.by, reason=event.reason, issued_at=event.issued_at)  # fmt: skip
 
 
 def _shown(found: Commanded) -> Decision:
-    return Decision(**{name: getattr(found, name) for name in Decision.__struct_fields__})
+    shown = {name: getattr(found, name) for name in Decision.__struct_fields__}
+    return Decision(**shown | {"tenant_id": found.tenant_id or None})
 
 
 @read("/api/commands/{number:str}", summary="A command and what became of it", errors=(404,))

@@ -1,16 +1,20 @@
 """Dead letters as JSON: what was set aside and why, what sending it again would do and cost, and sending it again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from agents.letters import corrected, plain
 from agents.rehearsal import dry_routing
-from db import board, operator, queries
+from db import board, queries
 from db.board import Group, LetterRow, Page
 from db.queries import Row
 from orderwatch import letters as judging
@@ -18,13 +22,14 @@ from orderwatch.letters import Verdict
 from orderwatch.personal import readable
 from streams.errors import EventError
 from streams.events import Event
-from streams.kafka import Outgoing
+from streams.order import CommandAction
 from web.access import Principal, Who
-from web.api import PLAIN, After, Limit, OfTenant, Reason, Strict, absent, act, page, read
+from web.api import PLAIN, After, CameFrom, Id, Limit, OfTenant, Reason, Strict, absent, act, page, read
 from web.catalogue import followed
+from web.commands import known_of_queue, on_queue
 from web.orders import Cost
 from web.parts import Inside, Parts
-from web.problems import Refused, unsure
+from web.problems import Refused
 
 #: Letters of one request.
 MOST_AT_ONCE = 200
@@ -58,6 +63,7 @@ class Replay(Strict, frozen=True, kw_only=True):
     fix: dict[str, Any] | None = None
     reason: Reason | None = None
     dry_run: bool = False
+    command_id: Id | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +82,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """``cost_not_known`` counts purchases without a price; ``more``: the group has letters for another request."""
+    """``cost_not_known`` counts purchases without a price; ``more``: the group has letters for another request.
+
+    ``done`` and ``said`` are null until a worker decided the command, and of a dry run, which is none. ``letters`` are
+    as they were judged before it; a ``command_id`` that was used before shows its first decision alone.
+    """
 
     dry_run: bool
+    command_id: str | None = None
+    done: bool | None = None
+    said: str | None = None
     letters: list[Judged]
     sent: int
     not_sent: int
@@ -89,11 +102,15 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Letters that were chosen and judged, and the records of those that go out."""
+    """Letters that were chosen and judged."""
 
-    verdicts: Sequence[Verdict]
-    records: dict[int, Outgoing] = field(default_factory=dict)
+    verdicts: Sequence[Verdict] = ()
     more: bool = False
+
+    @property
+    def going(self) -> list[int]:
+        """Those that are worth sending."""
+        return [verdict.letter for verdict in self.verdicts if verdict.sends]
 
 
 @read("/api/dead-letters", summary="Events that could not be used, oldest first")
@@ -115,34 +132,42 @@ async def get_letter(parts: Inside, who: Who, letter: InPath) -> OneLetter:
     found = await parts.ask(queries.dead_letter, parts.engine, letter)
     if found is None or not who.sees(found["tenant_id"]):
         raise absent(f"dead letter {letter}")
-    key = judging.plain(found["key"])
+    key = plain(found["key"])
     return OneLetter(
         letter=msgspec.convert(found, LetterRow), key=None if key is None else key.decode("utf-8", "replace"),
         headers={name: str(text) for name, text in found["headers"].items()},
-        value=readable(judging.plain(found["value"]) or b""), replayed_at=found["replayed_at"],
+        value=readable(plain(found["value"]) or b""), replayed_at=found["replayed_at"],
         replayed_by=found["replayed_by"],
     )  # fmt: skip
 
 
 @act("/api/dead-letters/replay", needs="actions", errors=(404, 409), status_code=200,
+     answers={202: ResponseSpec(Replayed, generate_examples=False, description="not decided yet")},
      summary="Send dead letters again, as they came or corrected, or only say what would happen")  # fmt: skip
-async def replay_letters(parts: Inside, who: Who, data: JSONBody[Replay]) -> Replayed:
+async def replay_letters(parts: Inside, who: Who, data: JSONBody[Replay], came_from: CameFrom = None
+                         ) -> Response[Replayed]:
     if not data.dry_run and data.reason is None:
         raise Refused(409, "a reason is needed for what is sent", reason="expected words, unless it is a dry run")
     if data.fix is not None and "orders:write" not in who.scopes:
         raise Refused(403, "this token has not the scope orders:write, which a correction needs")
-    plan = await parts.ask(_planned, parts, who, data)
-    if not data.dry_run and plan.records:
-        await parts.ask(_noted, parts, who.name, plan, data)
-        with unsure("what was sent is on its topic; replay again, which buys nothing twice"):
-            await parts.emitter.send(list(plan.records.values()))
-            await parts.ask(operator.mark_replayed, parts.engine, list(plan.records), who.name)
+    number = data.command_id or uuid4().hex
+    told, plan = None, _Plan()
+    if not data.dry_run:
+        told = await known_of_queue(parts, who.tenant_id, number, CommandAction.REPLAY)
+    if told is None:
+        plan = await parts.ask(_planned, parts, who, data)
+        if not data.dry_run and plan.going:
+            fix = {} if data.fix is None else {"fix": data.fix}
+            told = await on_queue(parts, who.name, who.tenant_id, number, CommandAction.REPLAY, data.reason or "",
+                                  came_from, letters=plan.going, **fix)  # fmt: skip
     costs, unknown = judging.cost(plan.verdicts)
-    return Replayed(
-        dry_run=data.dry_run, letters=[_shown(verdict) for verdict in plan.verdicts],
-        sent=0 if data.dry_run else len(plan.records), not_sent=len(plan.verdicts) - len(plan.records),
-        expected_cost=costs, cost_not_known=unknown, more=plan.more,
+    answer = Replayed(
+        dry_run=data.dry_run, command_id=None if told is None else number, done=None if told is None else told.done,
+        said=None if told is None else told.said, letters=[_shown(verdict) for verdict in plan.verdicts],
+        sent=len((told and told.moved) or ()), not_sent=len(plan.verdicts) - len(plan.going), expected_cost=costs,
+        cost_not_known=unknown, more=plan.more,
     )  # fmt: skip
+    return Response(answer, status_code=202 if told is not None and told.done is None else 200)
 
 
 def _planned(parts: Parts, who: Principal, asked: Replay) -> _Plan:
@@ -167,8 +192,7 @@ def _planned(parts: Parts, who: Principal, asked: Replay) -> _Plan:
     for verdict in verdicts:
         if verdict.sends and not who.sees(verdict.tenant_id):
             raise Refused(403, f"this token is of tenant {who.tenant_id}", fix="expected an event of that tenant")
-    going = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.sends]
-    return _Plan(verdicts, {row["id"]: judging.record(row, prefix, fixed.get(row["id"])) for row in going}, more)
+    return _Plan(verdicts, more)
 
 
 def _seen(parts: Parts, who: Principal, number: int) -> Row:
@@ -180,16 +204,10 @@ def _seen(parts: Parts, who: Principal, number: int) -> Row:
 
 def _corrected(row: Row, prefix: str, fix: dict[str, Any]) -> Event:
     try:
-        return judging.corrected(row, prefix, fix)
+        return corrected(row, prefix, fix)
     except EventError as error:
         line = str(error).partition(": ")[2]
         raise Refused(400, f"the correction cannot be used: {line}", fix=line) from None
-
-
-def _noted(parts: Parts, by: str, plan: _Plan, asked: Replay) -> None:
-    going = [verdict for verdict in plan.verdicts if verdict.letter in plan.records]
-    replays = [judging.replay_of(verdict, plan.records[verdict.letter], asked.fix or ()) for verdict in going]
-    operator.note_replays(parts.engine, replays, by, asked.reason or "")
 
 
 def _shown(verdict: Verdict) -> Judged:

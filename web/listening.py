@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 
 from db import tokens
@@ -23,8 +24,16 @@ UNSURE_S = 15.0
 MOST_LISTENERS = 500
 MOST_PER_TOKEN = 50
 
+class Told(msgspec.Struct, omit_defaults=True):
+    """One event of the stream; ``data`` is JSON. ``retry``: milliseconds before whoever was let go connects again."""
+
+    event: Literal["open", "status", "attention"]
+    data: str
+    retry: int | None = None
+
+
 _MEDIA_TYPE = "text/event-stream"
-_STREAM = ResponseSpec(str, generate_examples=False, media_type=_MEDIA_TYPE, description="until either side ends it")
+_STREAM = ResponseSpec(Told, generate_examples=False, media_type=_MEDIA_TYPE, description="until either side ends it")
 
 
 @read("/api/live", summary="Server-sent events: `status`, `attention`, and first of all `open`",

@@ -221,7 +221,7 @@ class Judge:
         written = [step.details["command"] for _, step in ledger.timeline if "command" in step.details]
         said = {record.ce_id for record in log.records("orders.check")}
         for event in {decode(Command, record.value) for record in log.records("orders.command")}:
-            held = ledger.commands.get((event.tenant_id, event.command_id))
+            held = ledger.commands.get((event.order[0], event.command_id))
             if held is None or held.done is None:
                 self._no(f"command {event.command_id} ({event.action}): never answered")
                 continue
@@ -229,7 +229,8 @@ class Judge:
             if times != int("never accepted" not in str(held.said)):
                 self._no(f"command {event.command_id} ({event.action}): {times} times in the timeline")
             for attempt, number in held.asked or ():
-                check = Check(order_id=event.order_id, tenant_id=event.tenant_id, attempt=attempt, check_number=number,
+                tenant_id, order_id = event.order
+                check = Check(order_id=order_id, tenant_id=tenant_id, attempt=attempt, check_number=number,
                               due_at=event.issued_at, reason="operator")  # fmt: skip
                 if event_id(check) not in said:
                     self._no(f"command {event.command_id}: its check of attempt {attempt} was never written")

@@ -1,10 +1,14 @@
 """Every act of a person, from the button to the ledger, and the pages that move by themselves."""
 
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PLAYER, Stack, Visit, until
+from tests.browser.conftest import FAULTS, PLAYER, Stack, Visit, until
+from tests.contract.ledger_rows import put_dead_letter
 
 
 def act(page: Page, label: str, reason: str = "the browser suite wants it", **choices: str) -> str:
@@ -74,6 +78,51 @@ def test_an_order_that_waits_is_sent_to_a_chosen_integration_or_cancelled(
     expect(page.locator("h1 .badge")).to_contain_text("Completed", timeout=20_000)
 
 
+def test_an_order_whose_attempt_is_proven_dead_is_placed_again(visit: Callable[..., Visit], stack: Stack) -> None:
+    fault = {"kind": "hang_up_before", "operation": "place", "times": 1}
+    stack.system.control("POST", FAULTS, fault)  # nothing is bought, and nobody can know
+    stack.send(("again-1", "sixty"))
+    until(lambda: stack.state("again-1") == "unknown", 30)
+    visitor = visit()
+    page = visitor.go("/orders/shop/again-1")
+    expect(page.locator("main button[data-open]", has_text="Place again")).to_have_count(0)
+    with stack.system.engine.begin() as connection:
+        connection.execute(sa.text("update ledger_orders set deadline_at = now() where order_id = 'again-1'"))
+    until(lambda: stack.state("again-1") == "expired", 30)
+    page.reload()
+    act(page, "Say what became of it", outcome="not_sent", evidence="not in their panel")
+    page.reload()
+    assert "attempt 2 goes to" in act(page, "Place again", "the buyer still waits")
+    until(lambda: len(attempts := stack.system.rows(
+        "select state from attempts where order_id = 'again-1' order by attempt"
+    )) == 2 and attempts[0]["state"] == "not_sent" and attempts[1]["state"] in ("accepted", "completed"), 30)
+    expect(page.locator("main")).to_contain_text("the buyer still waits", timeout=20_000)
+    visitor.shoot("placed-again")
+    references = {row["reference"] for row in stack.system.rows(
+        "select reference from attempts where order_id = 'again-1'"
+    )}  # fmt: skip
+    assert sum(text in references for row in stack.system.control("GET", "/ledger") for text in row.values()
+               if isinstance(text, str)) == 1  # fmt: skip
+
+
+def test_letters_go_out_as_they_came_one_by_one_and_as_a_group(visit: Callable[..., Visit], stack: Stack) -> None:
+    topic, order = stack.system.prefix + "orders.created", {"tenant_id": "shop", "package_id": "batch"}
+    order |= {"user_identifier": PLAYER, "created_at": datetime.now(UTC).isoformat()}
+    for number in range(3):
+        value = json.dumps({"order_id": f"parked-{number}", **order}).encode()
+        put_dead_letter(stack.system.engine, number, order_id=f"parked-{number}", reason="handler_failed",
+                        topic=topic, tenant_id="shop", value=value)  # fmt: skip
+    page = visit().go("/dead-letters?reason=handler_failed")
+    page.locator("[data-row] a.main").first.click()
+    assert "Sent again: 1" in act(page, "Replay as it came")
+    until(lambda: stack.state("parked-0") == "completed", 30)
+    page = visit().go("/dead-letters")
+    assert "Sent again: 2" in act(page, "Replay these 2")
+    until(lambda: stack.state("parked-1") == stack.state("parked-2") == "completed", 30)
+    rows = stack.system.rows("select done, by, reason, moved from commands where action = 'replay' and done")
+    assert [len(row["moved"]) for row in rows if row["reason"] == "the browser suite wants it"] == [1, 2]
+
+
 def test_pins_are_shown_once_and_it_is_written_down(visit: Callable[..., Visit], stack: Stack) -> None:
     page = visit().go("/orders/shop/done-1")
     assert "PIN" in page.inner_text("#acts + .row, .acts")
@@ -103,6 +152,8 @@ def test_what_was_seen_leaves_the_queue_one_by_one_and_as_a_group(visit: Callabl
     expect(group).to_have_count(0, timeout=20_000)
     rows = stack.system.rows("select acknowledged_by from attention where code = 'manual_route'")
     assert {row["acknowledged_by"] for row in rows} == {"ayşe"}
+    commanded = stack.system.rows("select done, moved from commands where action = 'acknowledge' order by received_at")
+    assert [(row["done"], len(row["moved"])) for row in commanded] == [(True, 1), (True, 2)]
 
 
 def test_a_dead_letter_is_judged_first_and_goes_out_corrected(visit: Callable[..., Visit], stack: Stack) -> None:
@@ -124,7 +175,9 @@ def test_a_dead_letter_is_judged_first_and_goes_out_corrected(visit: Callable[..
     page.locator("dialog[open] [data-send]").click()
     expect(page.locator("dialog[open] .said.done")).to_contain_text("Sent again: 1")
     until(lambda: stack.state("bad-0") or stack.state("bad-1") or stack.state("bad-2"), 30)
-    [row] = stack.system.rows("select replayed_by from dead_letters where replayed_at is not null")
+    [row] = stack.system.rows(
+        "select replayed_by from dead_letters where replayed_at is not null and reason = 'malformed'"
+    )
     assert row["replayed_by"] == "ayşe"
 
 

@@ -10,6 +10,7 @@ from orderwatch.embedded import Broker, Postgres
 from streams import topics
 from streams.kafka import apply_topics
 from tests.conftest import run_sql
+from tests.contract.hands import carrying_out
 from tests.dashboard import Dashboard, dashboard, settings
 
 
@@ -20,6 +21,13 @@ def running_site(postgres: Postgres, template: str, broker: Broker) -> Iterator[
     apply_topics(config.kafka, topics.specs(config))
     with dashboard(config) as running:
         yield running
+
+
+@pytest.fixture
+def hands(site: Dashboard) -> Iterator[None]:
+    """Commands are carried out while the test runs."""
+    with carrying_out(site.config):
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from db import models as m
 from db import queries, tokens
 from orderwatch.embedded import Broker
 from orderwatch.personal import readable
+from orderwatch.session import configured
 from tests.contract.command_line import CommandLine
+from tests.contract.hands import carrying_out
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
 
 GOOD = {
@@ -38,6 +40,13 @@ def command(
 def engine(database: str) -> Iterator[sa.Engine]:
     with reading(database) as made:
         yield made
+
+
+@pytest.fixture
+def hands(command: CommandLine) -> Iterator[None]:
+    """Commands are carried out while the test runs."""
+    with carrying_out(configured(Path("config.yaml"))):
+        yield
 
 
 def told(command: CommandLine, topic: str) -> list[dict[str, Any]]:
@@ -223,7 +232,7 @@ def letter(order_id: str, **fields: Any) -> bytes:
     return json.dumps({**GOOD, "order_id": order_id, **fields}).encode()
 
 
-def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engine) -> None:
+def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engine, hands: None) -> None:
     headers = {"ce_type": "orderwatch.order.created.v1", "dlq.reason": "handler_failed", "traceparent": "00-1-2-01"}
     put_dead_letter(engine, 0, order_id="o-1", reason="handler_failed", value=letter("o-1", quantity=2),
                     headers=headers)
@@ -250,7 +259,32 @@ def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engi
     assert command("dlq", "list", "--json").document() == {"dead_letters": []}
 
 
-def test_a_malformed_letter_goes_only_when_it_is_corrected(command: CommandLine, engine: sa.Engine) -> None:
+def test_an_attention_is_listed_until_it_is_acknowledged(
+    command: CommandLine, engine: sa.Engine, hands: None
+) -> None:
+    put(engine, m.attention, id="a1", tenant_id="demo", order_id="o-1", code="expired", message="late", since=BORN)
+    assert "expired" in command("attention", "list").out
+    assert command("attention", "ack", "a1", "--reason", "the shop knows", "--command-id", "ack-1").status == 0
+    [record] = told(command, "orders.command")
+    said = ("command_id", "action", "attentions", "by", "reason")
+    assert [record["value"][name] for name in said] == ["ack-1", "acknowledge", ["a1"], "ayse", "the shop knows"]
+    again = command("attention", "ack", "a1", "a2")
+    assert again.status == 1
+    assert "a1" in again.err
+    assert command("attention", "list").out == "nothing waits for a person\n"
+    assert command("attention", "list", "--json").document() == {"attention": []}
+    [row] = command("attention", "list", "--all", "--json").document()["attention"]
+    assert row["acknowledged_by"] == "ayse"
+
+
+def test_what_no_worker_carries_out_says_so(command: CommandLine, engine: sa.Engine) -> None:
+    said = command("attention", "ack", "a1", "--wait", "0.2", "--command-id", "ack-2")
+    assert (said.status, "command ack-2 is carried out when one reads it" in said.err) == (1, True)
+
+
+def test_a_malformed_letter_goes_only_when_it_is_corrected(
+    command: CommandLine, engine: sa.Engine, hands: None
+) -> None:
     put_dead_letter(engine, 0, order_id="o-9")
     assert command("dlq", "list", "--by-reason", "--json").document()["reasons"][0]["count"] == 1
     as_it_came = command("dlq", "replay", "1")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from db import models as m
 from streams.seal import VARIABLE, Sealer, new_key
 from tests.contract.command_line import CommandLine
-from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
+from tests.contract.ledger_rows import BORN, put_attempt, put_dead_letter, put_order, reading
 
 
 @pytest.fixture
@@ -171,19 +171,6 @@ def test_a_pin_stays_sealed_without_its_key(command: CommandLine, engine: sa.Eng
         assert VARIABLE in said.err
     with engine.connect() as connection:
         assert connection.execute(sa.select(m.audit)).all() == []
-
-
-def test_an_attention_is_listed_until_it_is_acknowledged(command: CommandLine, engine: sa.Engine) -> None:
-    put(engine, m.attention, id="a1", tenant_id="demo", order_id="o-1", code="expired", message="late", since=BORN)
-    assert "expired" in command("attention", "list").out
-    assert command("attention", "ack", "a1").status == 0
-    again = command("attention", "ack", "a1", "a2")
-    assert again.status == 1
-    assert "a1" in again.err
-    assert command("attention", "list").out == "nothing waits for a person\n"
-    assert command("attention", "list", "--json").document() == {"attention": []}
-    [row] = command("attention", "list", "--all", "--json").document()["attention"]
-    assert row["acknowledged_by"] == "ayse"
 
 
 def test_a_code_is_loaded_once_even_after_the_sealing_keys_rotated(command: CommandLine, engine: sa.Engine) -> None:

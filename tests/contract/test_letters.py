@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from agents import letters as sending
 from agents.routes import Routing
 from db import models as m
 from orderwatch import letters
@@ -122,24 +123,24 @@ def test_a_command_that_was_decided_is_a_repeat(engine: sa.Engine) -> None:
 
 def test_a_letter_goes_as_it_came_and_a_correction_under_its_own_id() -> None:
     came = letter(1, CREATED)
-    as_it_came = letters.record(came, "x.")
+    as_it_came = sending.record(came, "x.")
     assert (as_it_came.topic, as_it_came.key, as_it_came.value) == ("orders.created", b"o-1", came["value"])
     assert as_it_came.headers == [("a", b"b")]
-    fixed = letters.event_of(came, "x.", json.dumps({**CREATED, "order_id": "o-2"}).encode())
-    corrected = letters.record(came, "x.", fixed)
+    fixed = sending.event_of(came, "x.", json.dumps({**CREATED, "order_id": "o-2"}).encode())
+    corrected = sending.record(came, "x.", fixed)
     assert (corrected.key, dict(corrected.headers)["ce_subject"]) == (b"o-2", b"o-2")
-    assert letters.corrected(came, "x.", {"quantity": 2}) == decode(
+    assert sending.corrected(came, "x.", {"quantity": 2}) == decode(
         Created, json.dumps({**CREATED, "quantity": 2}).encode()
     )
-    assert letters.corrected(letter(2, b"junk"), "x.", CREATED) == decode(Created, json.dumps(CREATED).encode())
+    assert sending.corrected(letter(2, b"junk"), "x.", CREATED) == decode(Created, json.dumps(CREATED).encode())
     for topic in ("x.orders.command", "x.orders.status-changed", "x.orders.check"):
         with pytest.raises(EventError, match=r"only one of orders\.created"):
-            letters.corrected(letter(3, COMMAND, topic), "x.", {"by": "somebody else"})
+            sending.corrected(letter(3, COMMAND, topic), "x.", {"by": "somebody else"})
     for name in ("order_id", "tenant_id"):
         for word in ("another", None):
             with pytest.raises(EventError, match=f"{name}: cannot be corrected"):
-                letters.corrected(came, "x.", {name: word})
+                sending.corrected(came, "x.", {name: word})
     unreadable = letter(4, {**CREATED, "order_id": "o 1"})
-    assert letters.corrected(unreadable, "x.", {"order_id": "o-1"}) == decode(Created, json.dumps(CREATED).encode())
+    assert sending.corrected(unreadable, "x.", {"order_id": "o-1"}) == decode(Created, json.dumps(CREATED).encode())
     with pytest.raises(EventError, match="quantity"):
-        letters.event_of(came, "x.", json.dumps({**CREATED, "quantity": 0}).encode())
+        sending.event_of(came, "x.", json.dumps({**CREATED, "quantity": 0}).encode())

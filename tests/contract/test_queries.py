@@ -170,17 +170,6 @@ def audited(engine: sa.Engine) -> list[tuple[str, str]]:
         return [(row.actor, row.action) for row in rows]
 
 
-def test_an_attention_is_acknowledged_once(engine: sa.Engine) -> None:
-    put(engine, m.attention, id="a", code="expired", message="m", since=BORN)
-    assert operator.acknowledge(engine, "a", "ayse")
-    assert not operator.acknowledge(engine, "a", "mehmet")
-    assert not operator.acknowledge(engine, "none", "ayse")
-    assert queries.attention(engine) == []
-    [row] = queries.attention(engine, everything=True)
-    assert row["acknowledged_by"] == "ayse"
-    assert audited(engine) == [("ayse", "attention.ack")]
-
-
 def completed(engine: sa.Engine, pins: list[str]) -> None:
     put_order(engine, status="approved", external_status="completed", finished_at=BORN)
     put_attempt(engine, "rejected", pins=["of a refused attempt"])

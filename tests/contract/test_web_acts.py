@@ -1,5 +1,6 @@
 """What people and providers make happen over HTTP: commands, acknowledgements, callbacks."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,6 +14,10 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from agents import operator
+from agents.guard import Delivery
+from agents.routes import Routing
+from agents.work import Deps
 from db import callbacks, catalog, commands
 from db import models as m
 from db.rows import Answer as Decided
@@ -22,6 +27,7 @@ from streams import events, topics
 from streams.events import Check, Command
 from streams.kafka import Told, apply_topics, follow
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_order
+from tests.contract.store import store_on
 from tests.dashboard import Answer, Dashboard, dashboard, settings
 from web import commands as web_commands
 
@@ -170,7 +176,7 @@ def test_what_is_wrong_with_a_command_is_named_and_nothing_goes_out(
     assert told(site, topics.COMMAND, order) == []
 
 
-def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(site: Dashboard) -> None:
+def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(site: Dashboard, hands: None) -> None:
     for number, (tenant, code) in enumerate((("demo", "expired"), ("demo", "expired"), ("demo", "reversal"),
                                              ("kral", "expired"))):  # fmt: skip
         put(site.engine, m.attention, id=f"a-{number}", tenant_id=tenant, order_id="o", code=code, message="m",
@@ -180,8 +186,12 @@ def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(si
     one = site.ask("POST", "/api/attention/ack", {"ids": ["a-2", "a-2", "a-3", "nothing"]}, token=token)
     group = site.ask("POST", "/api/attention/ack", {"code": "expired", "reason": "the shop knows"}, token=token)
 
-    assert one.document() == {"ids": ["a-2"], "more": False}
-    assert group.document() == {"ids": ["a-0", "a-1"], "more": False}
+    assert (one.status, group.status) == (200, 200)
+    assert (one.document()["ids"], one.document()["said"]) == (["a-2"], "seen: 1; not there, or seen before: 2")
+    assert (group.document()["ids"], group.document()["done"]) == (["a-0", "a-1"], True)
+    shown = site.get(f"/api/commands/{group.document()['command_id']}", token).document()
+    assert (shown["action"], shown["by"], shown["reason"]) == ("acknowledge", "ayse", "the shop knows")
+    assert (shown["tenant_id"], shown["order_id"], shown["done"]) == ("demo", None, True)
     assert site.get("/api/attention", token).document()["rows"] == []
     assert site.get("/api/attention/groups", token).document() == []
     [left] = site.get("/api/attention", site.token("orders:read")).document()["rows"]
@@ -191,7 +201,42 @@ def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(si
         assert list(actors) == ["ayse"] * 3
         reasons = connection.execute(sa.select(m.audit.c.details["reason"].astext).order_by(m.audit.c.id)
                                      .where(m.audit.c.action == "attention.ack")).scalars()  # fmt: skip
-        assert list(reasons) == [None, "the shop knows", "the shop knows"]
+        assert list(reasons) == ["seen", "the shop knows", "the shop knows"]
+        steps = connection.execute(sa.select(m.order_events.c.actor, m.order_events.c.details["command"].astext)
+                                   .where(m.order_events.c.step == "acknowledged")).all()  # fmt: skip
+        assert {tuple(step) for step in steps} == {
+            ("operator:ayse", one.document()["command_id"]), ("operator:ayse", group.document()["command_id"]),
+        }  # fmt: skip
+
+
+def test_an_acknowledgement_is_an_event_that_is_carried_out_once_per_command_id(
+    site: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_commands, "WAIT_S", 0.1)
+    put(site.engine, m.attention, id="a-0", tenant_id="demo", order_id="o", code="expired", message="m", since=BORN)
+    token, number = site.token("actions", "orders:read", tenant="demo", name="ayse"), f"id-{uuid4().hex}"
+
+    def acknowledge(**asked: Any) -> Answer:
+        return site.ask("POST", "/api/attention/ack", {"command_id": number, **asked}, token=token)
+
+    waiting = acknowledge(ids=["a-0"], reason="the shop knows")
+    assert (waiting.status, waiting.document()["done"], waiting.document()["ids"]) == (202, None, [])
+    [record] = told(site, topics.COMMAND, number)
+    asked = events.decode(Command, record.value)
+    assert (asked.action, asked.attentions, asked.tenant_id) == ("acknowledge", ["a-0"], "demo")
+    assert (asked.by, asked.reason, asked.issued_at is not None) == ("ayse", "the shop knows", True)
+    with store_on(site.config.database.url.get_secret_value(), 2) as store:
+        deps = Deps(site.config, Routing(site.config, {}), {}, store.ledger, None, store.clock)  # type: ignore[arg-type]
+        for repeated in (False, False, True):
+            delivery = Delivery(topics.COMMAND, 0, 0, record.key, record.value, [], repeated)
+            asyncio.run(operator.command(deps, delivery))
+    assert acknowledge(ids=["a-0"]).document()["ids"] == ["a-0"]
+    assert len(told(site, topics.COMMAND, number)) == 1
+    with site.engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(m.audit)
+                                  .where(m.audit.c.action == "attention.ack")).scalar_one() == 1  # fmt: skip
+    clash = site.ask("POST", "/api/dead-letters/replay", {"ids": [1], "reason": "r", "command_id": number}, token=token)
+    assert (clash.status, clash.document()["errors"][0]["field"]) == (409, "command_id")
 
 
 def signed(body: bytes, secret: str = SECRET, *, at: float | None = None, number: str = "msg-1") -> dict[str, str]:

@@ -1,18 +1,28 @@
 """Dead letters and rehearsals over HTTP: what would happen is said first, and nothing is sent by asking."""
 
+import asyncio
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from agents import operator
+from agents.guard import Delivery
+from agents.routes import Routing
+from agents.work import Deps
 from db import catalog
 from db import models as m
 from streams import events, topics
-from streams.events import Created
+from streams.errors import BrokerUnavailable
+from streams.events import Command, Created
 from streams.kafka import Told, follow
 from tests.contract.ledger_rows import put_dead_letter
+from tests.contract.store import store_on
 from tests.dashboard import Dashboard, dashboard, settings
+from tests.fakes import Sent
+from web import commands
 
 GOOD = {"order_id": "", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
         "quantity": 1, "created_at": "2026-01-01T12:00:00Z"}  # fmt: skip
@@ -73,7 +83,7 @@ def test_a_dry_run_says_what_would_happen_and_cost_and_sends_nothing(stocked: Da
     assert len(stocked.get("/api/dead-letters", stocked.token()).document()["rows"]) == 2
 
 
-def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard) -> None:
+def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard, hands: None) -> None:
     number = letter(stocked, "w-again", 1)
     letter(stocked, "w-still-bad", 2, quantity="two")
     answer = replay(stocked, stocked.token("actions", tenant="demo", name="ayse"), group="malformed").document()
@@ -83,8 +93,11 @@ def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard) -> 
     with stocked.engine.connect() as connection:
         [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
     assert (row["actor"], row["tenant_id"], row["order_id"]) == ("ayse", "demo", "w-again")
-    said = {"dead_letter": number, "event": None, "corrected": [], "reason": "repaired"}
+    said = {"dead_letter": number, "event": None, "corrected": [], "reason": "repaired",
+            "command": answer["command_id"]}  # fmt: skip
     assert row["details"] == said
+    command = stocked.get(f"/api/commands/{answer['command_id']}", stocked.token(tenant="demo")).document()
+    assert (command["action"], command["by"], command["said"]) == ("replay", "ayse", "sent again: 1")
     again = replay(stocked, stocked.token("actions", tenant="demo"), ids=[number])
     assert (again.status, again.document()["errors"][0]["field"]) == (409, "ids")
     assert len(told(stocked, "w-again")) == 1
@@ -100,28 +113,51 @@ def test_a_replay_needs_a_reason_and_a_dry_run_does_not(stocked: Dashboard) -> N
     assert stocked.ask("POST", "/api/dead-letters/replay", asked, token=token).status == 200
 
 
-def test_a_replay_that_cannot_be_audited_sends_nothing(stocked: Dashboard) -> None:
-    number = letter(stocked, "w-unseen", 1)
-    token = stocked.token("actions")
-    with stocked.engine.begin() as holding:
-        holding.execute(sa.text("lock table audit"))
-        answer = replay(stocked, token, ids=[number])
-    assert (answer.status, "nothing was done" in answer.text) == (503, True)
-    assert told(stocked, "w-unseen") == []
+def test_a_replay_is_an_event_that_is_carried_out_once_per_command_id(
+    stocked: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "WAIT_S", 0.1)
+    number, key = letter(stocked, "w-once", 1), f"id-{uuid4().hex}"
+    token = stocked.token("actions", tenant="demo", name="ayse")
+    waiting = replay(stocked, token, ids=[number], command_id=key)
+    assert (waiting.status, waiting.document()["done"], waiting.document()["sent"]) == (202, None, 0)
+    assert told(stocked, "w-once") == []
+    records = follow(stocked.config.kafka, topics.COMMAND, from_start=True, until_end=True)
+    [record] = [record for record in records if record.key == key.encode()]
+    asked = events.decode(Command, record.value)
+    assert (asked.action, asked.letters, asked.by, asked.reason) == ("replay", [number], "ayse", "repaired")
+
+    async def deliver(away: int, repeated: bool) -> None:
+        delivery = Delivery(topics.COMMAND, 0, 0, record.key, record.value, [], repeated)
+        with store_on(stocked.config.database.url.get_secret_value(), 2) as store:
+            sent.away = away
+            await operator.command(
+                Deps(stocked.config, Routing(stocked.config, {}), {}, store.ledger, sent, store.clock),  # type: ignore[arg-type]
+                delivery,
+            )
+
+    sent = Sent()
+    with pytest.raises(BrokerUnavailable):
+        asyncio.run(deliver(1, False))
+    for repeated in (True, False, True):
+        asyncio.run(deliver(0, repeated))
+    assert [record.topic for record in sent.records] == [topics.CREATED]
+    assert replay(stocked, token, ids=[number], command_id=key).document()["sent"] == 1
+    with stocked.engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(m.audit)
+                                  .where(m.audit.c.action == "dead_letter.replay")).scalar_one() == 1  # fmt: skip
 
 
-def test_a_replay_that_the_broker_did_not_confirm_is_audited_and_may_be_asked_for_again(database: str) -> None:
+def test_a_replay_that_the_broker_did_not_confirm_may_be_asked_for_again(database: str) -> None:
     with dashboard(settings(database, query_timeout=1)) as away:
         number = letter(away, "w-doubt", 1)
         answer = replay(away, away.token("actions"), ids=[number])
         assert (answer.status, "may have been done nevertheless" in answer.document()["detail"]) == (503, True)
         with away.engine.connect() as connection:
-            [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
-            assert (row["order_id"], row["details"]["dead_letter"]) == ("w-doubt", number)
             assert connection.execute(sa.select(m.dead_letters.c.replayed_at)).scalar_one() is None
 
 
-def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
+def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard, hands: None) -> None:
     number = letter(stocked, "w-fixed", 1, quantity="two")
     token = stocked.token("actions", "orders:write", tenant="demo")
     assert replay(stocked, stocked.token("actions"), ids=[number], fix={"quantity": 2}).status == 403
@@ -134,8 +170,8 @@ def test_a_corrected_field_replaces_the_wrong_one(stocked: Dashboard) -> None:
     assert (created.quantity, created.user_identifier) == (2, "player-123456")
     with stocked.engine.connect() as connection:
         [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
-    assert row["details"] == {"dead_letter": number, "event": events.event_id(created), "corrected": ["quantity"],
-                              "reason": "repaired"}  # fmt: skip
+    said = {"dead_letter": number, "event": events.event_id(created), "corrected": ["quantity"], "reason": "repaired"}
+    assert {name: row["details"][name] for name in said} == said
 
 
 @pytest.mark.parametrize("topic", [topics.COMMAND, topics.STATUS_CHANGED, topics.CHECK])

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents.rehearsal": ("agents.accounts", "agents.providers", "agents.routes", "db.rows", "streams.config", *WORDS),
     "agents.announce": (*PURE, "agents.decide", "streams.kafka"),
     "agents.hand": (),
+    "agents.letters": (*WIRE, "db.rows", "streams.kafka"),
     "agents.pool": ("agents.hand",),
     "agents.progress": (*WORDS, "streams.metrics"),
     "agents.guard": ("agents.hand", *WIRE, "streams.kafka", "streams.metrics"),
@@ -62,7 +63,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agents": (),
     "simulator": ("simulator",),  # the judge is independent
     "web": ("web", "streams", "db", "agents.providers", "agents.rehearsal", "agents.acts", "agents.routes",
-            "orderwatch.why", "orderwatch.wording", "orderwatch.personal", "orderwatch.letters"),
+            "agents.letters", "orderwatch.why", "orderwatch.wording", "orderwatch.personal",
+            "orderwatch.letters"),
     "web.access": ("web.parts", "web.live", "db.tokens"),
     "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator", "web"),
     "orderwatch.bench_commands": ("bench", "orderwatch"),
