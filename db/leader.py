@@ -28,7 +28,7 @@ class Leader:
             result = await work()
             await loop.run_in_executor(self._executor, self._note, connection, job, result)
         finally:
-            await loop.run_in_executor(self._executor, connection.close)
+            await loop.run_in_executor(self._executor, self._release, connection)
         return True
 
     def _acquire(self, job: str, every_s: float) -> sa.Connection | None:
@@ -61,3 +61,7 @@ class Leader:
                 {"job": job, "value": json.dumps(result)},
             )
             connection.commit()
+
+    def _release(self, connection: sa.Connection) -> None:
+        with answering(self._engine):  # it rolls back, which a server that is gone does not answer
+            connection.close()

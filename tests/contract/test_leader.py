@@ -66,6 +66,18 @@ async def test_a_job_that_failed_counts_as_not_done(store: Store, other: Store) 
     assert await other.leader.run("sweep", 300.0, nothing) is True
 
 
+async def test_a_leader_whose_database_went_away_says_so_and_may_lead_again(store: Store, other: Store) -> None:
+    """The lock is given back by a rollback, which nobody answered: that error ended the worker."""
+    async def work() -> dict[str, int]:
+        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
+                  " where datname = current_database() and pid <> pg_backend_pid()")
+        raise StoreUnavailable("gone")
+
+    with pytest.raises(StoreUnavailable):
+        await store.leader.run("sweep", 300.0, work)
+    assert await store.leader.run("sweep", 300.0, nothing) is True
+
+
 HOLDER = """
 import asyncio, sys
 from concurrent.futures import ThreadPoolExecutor
