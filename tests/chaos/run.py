@@ -126,7 +126,17 @@ class Run:
             if not self.shop.done.is_set():
                 self.one(next(kinds), chance)
 
+    def start_ended(self) -> None:
+        """No worker may end by itself, whatever happens around it: a finding, and another one takes its place."""
+        for slot, worker in sorted(self.stage.at.items()):
+            if worker.ended():
+                line = f"worker-{self.stage.workers.index(worker)} in place {slot} ended by itself; see its log"
+                self.say(line)
+                self.findings.other.append(line)
+                self.stage.start_in(slot)
+
     def one(self, kind: Disturbance, chance: random.Random) -> None:
+        self.start_ended()
         began_s = time.monotonic() - self.began
         with kind.happens(self.stage, chance) as what:
             hold_s = kind.duration_s(chance, short=self.given.short)
@@ -162,6 +172,7 @@ class Run:
         """Until the view shows every end, or nothing has moved for too long."""
         changed_at, before = time.monotonic(), -1
         while True:
+            self.start_ended()
             _, changes = self.tell()
             if changes != before:
                 changed_at, before = time.monotonic(), changes
