@@ -129,7 +129,13 @@ def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: As
 
 
 @app.command("replay")
-def replay(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = CONFIG) -> None:
+def replay(
+    tenant: Tenant,
+    order: OrderId,
+    by: By = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept beside the name.")] = "asked for by hand",
+    config: ConfigPath = CONFIG,
+) -> None:
     """Send the order's created event again, as it was accepted. The same order twice is one order."""
     who = actor(by)
 
@@ -146,7 +152,7 @@ def replay(tenant: Tenant, order: OrderId, by: By = None, config: ConfigPath = C
         if found.order is None:
             fail(f"no order {order} of tenant {tenant} was ever accepted: its dead letter is sent with `dlq replay`")
         created = msgspec.convert(found.order.request, events.Created)
-        operator.record(engine, who, "order.replay", tenant, order, {})
+        operator.record(engine, who, "order.replay", tenant, order, {"reason": reason})
         with emitting(settings) as emit:
             emit([message(created, topics.CREATED, at=created.created_at)])
     say(f"sent the created event of order {order} of tenant {tenant} again; dispatch says again what follows from it")

@@ -222,7 +222,10 @@ def test_settling_needs_both_servers_and_says_so(command: CommandLine, engine: s
 def test_a_replayed_order_is_the_same_event_again(command: CommandLine, engine: sa.Engine) -> None:
     command("produce", "--tenant", "demo", "--order", "o-1", "--package", "pubg-60", "--user", "player-123456")
     put_order(engine)
-    assert command("order", "replay", "demo", "o-1").status == 0
+    assert command("order", "replay", "demo", "o-1", "--by", "ayse", "--reason", "lost by the broker").status == 0
+    with engine.connect() as connection:
+        kept = connection.execute(sa.text("select actor, details from audit where action = 'order.replay'")).one()
+    assert tuple(kept) == ("ayse", {"reason": "lost by the broker"})
     first, second = told(command, "orders.created")
     assert first["headers"]["ce_id"] == second["headers"]["ce_id"]
     assert second["key"] == "o-1"
