@@ -22,7 +22,7 @@ from orderwatch.leash import Leashed
 
 ROOT = Path(__file__).parents[1]
 POM = Path(__file__).parent / "kafka" / "pom.xml"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 HEAP = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC")
 LOGGING = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
 
