@@ -54,7 +54,6 @@ def dashboard(
         say(f"dashboard at {address(where[0], listening)}")
         sys.stdout.flush()
         server.run([listening])
-    traces.stop()
 
 
 def openapi(

@@ -22,6 +22,7 @@ from litestar.template.config import TemplateConfig
 from litestar.types import BeforeMessageSendHookHandler, ControllerRouterHandler, Message, Scope
 
 from db import callbacks, submissions
+from streams import traces
 from streams.errors import StoreUnavailable
 from web import (
     access,
@@ -156,6 +157,7 @@ async def _running(parts: Parts, counts: MemoryStore) -> AsyncIterator[None]:
                 await tidying
             await parts.live.stop()
             parts.engine.dispose()
+    await asyncio.to_thread(traces.stop)
 
 
 async def _tidy(parts: Parts, counts: MemoryStore) -> None:

@@ -181,10 +181,14 @@ def test_what_comes_in_over_http_begins_a_trace_there_that_goes_on_in_the_worker
         wait_until(lambda: system.statuses().get(("shop", "over-http")) == "sent", 30)
         post("/api/orders/shop/over-http/commands", {"action": "check", "reason": "the customer asks"})
         wait_until(lambda: named("provider check"), 30)
+        post("/api/orders/shop/over-http/commands", {"action": "check", "reason": "and again", "command_id": "last"})
     system.stop_worker(worker)
-    for first, later in (("orders.created send", {"dispatch orders.created", "provider place"}),
-                         ("orders.command send", {"command orders.command", "check orders.check", "provider check"})):
-        [root] = named(first)
+    for first, sent, later in (  # the last one was sent right before the end
+        ("orders.created send", 1, {"dispatch orders.created", "provider place"}),
+        ("orders.command send", 2, {"command orders.command", "check orders.check", "provider check"}),
+    ):
+        root, *others = named(first)
+        assert 1 + len(others) == sent
         assert root.parent_span_id.hex() == (came_from.split("-")[2] if came_from else "")
         assert came_from is None or root.trace_id.hex() == came_from.split("-")[1]
         assert later <= {span.name for span in collector.spans if span.trace_id == root.trace_id}
