@@ -33,6 +33,9 @@ PAGES = ("/health/", "/outcomes/", "/", "/metrics", "/metrics/")
 def leaks(text: str | bytes, words: tuple[str, ...] = CUSTOMER) -> list[str]:
     """Where a secret stands: the text around it."""
     shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    lowered = shown.lower()
+    if not any(word.lower() in lowered for word in words):
+        return []  # a hundred times faster than the expression, and almost always so
     return re.findall("(?i).{0,60}(?:" + "|".join(map(re.escape, words)) + ").{0,20}", shown)
 
 
