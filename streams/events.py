@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import msgspec
@@ -280,12 +281,16 @@ def _has_nul(value: object) -> bool:
 
 def event_id(event: Event) -> str:
     """Deterministic id: the same fact emitted twice carries the same one, in whatever zone its instants are written."""
-    text = "\x1f".join(_part(part) for part in (event.TYPE, *event.identity()))
+    text = "\x1f".join([event.TYPE, *map(_part, event.identity())])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _part(part: object) -> str:
-    return str(part.astimezone(UTC) if isinstance(part, datetime) else part)
+    return str(_in_utc(part) if isinstance(part, datetime) else part)
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 def headers(event: Event, *, source: str = SOURCE, at: datetime | None = None, extra: Iterable[tuple[str, bytes]] = ()
@@ -295,14 +300,19 @@ def headers(event: Event, *, source: str = SOURCE, at: datetime | None = None, e
     made: Headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id(event).encode()),
-        ("ce_source", source.encode()),
-        ("ce_type", event.TYPE.encode()),
+        *_same_for_all(event.TYPE, source),
         ("ce_time", rfc3339(at or datetime.now(UTC)).encode()),
-        ("content-type", CONTENT_TYPE.encode()),
     ]
     if subject:
         made.append(("ce_subject", subject.encode()))
-    return [*made, *extra]
+    made += extra
+    return made
+
+
+@lru_cache
+def _same_for_all(kind: str, source: str) -> tuple[tuple[str, bytes], ...]:
+    """The attributes that every event of a type and source shares."""
+    return (("ce_source", source.encode()), ("ce_type", kind.encode()), ("content-type", CONTENT_TYPE.encode()))
 
 
 def header(headers: Iterable[tuple[str, bytes | None]] | None, name: str) -> str | None:
@@ -315,4 +325,4 @@ def header(headers: Iterable[tuple[str, bytes | None]] | None, name: str) -> str
 
 def rfc3339(at: datetime) -> str:
     """UTC with a Z, as the contract writes instants."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return _in_utc(at).isoformat().replace("+00:00", "Z")
