@@ -193,8 +193,8 @@ async def _answered(
     sender: _Sender,
 ) -> OrderState:  # fmt: skip
     """Write down what a placement brought, and tell what is new since ``before``."""
-    log.info("placed", order=leased.order.order_id, attempt=row.attempt, integration=row.integration_id,
-             outcome=answer.kind.value)  # fmt: skip
+    log.debug("placed", order=leased.order.order_id, attempt=row.attempt, integration=row.integration_id,
+              outcome=answer.kind.value)  # fmt: skip
     schedule = sender.account.schedule
     after = await settle(
         deps, leased,

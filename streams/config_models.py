@@ -177,7 +177,9 @@ class DispatchConfig(Block):
 class WorkerConfig(Block):
     drain: Seconds = Field(default=25.0, description="time for work in flight to finish when the worker is stopped")
     config_poll: PositiveSeconds = Field(default=2.0, description="how often the stored catalogue is compared")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level logged; `debug` has a line per placement"
+    )
     log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
     stall_after: Seconds = Field(
         default=120.0, description="a partition with a backlog and no progress for so long makes the worker unhealthy,"

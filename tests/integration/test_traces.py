@@ -93,7 +93,8 @@ def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_servic
     system_of: Start, broker: Broker, collector: Collector, traced_here: None
 ) -> None:
     system = system_of(broker.address, settings={
-        "telemetry": {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}}
+        "telemetry": {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}},
+        "worker": {"log_level": "debug"},
     })  # fmt: skip
     worker = system.start_worker()
     with OrderProducer(system.config.kafka) as producer:
