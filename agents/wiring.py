@@ -1,6 +1,7 @@
 """Opens and closes everything a worker is made of; the only module that sees every room."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,11 @@ from streams.topics import PROMISES, specs
 log = structlog.get_logger(__name__)
 
 _THREADS = 8
+#: So many more objects than at its last look, and the collector looks again.
+_NEW_OBJECTS = 30_000
+#: The producer sends what came for a partition in this time in one request. Events may wait for company, a due check
+#: is already due.
+_LINGER_MS, _MOVE_LINGER_MS = 20, 1
 
 
 class Parts:
@@ -66,6 +72,7 @@ class Parts:
         self._https: dict[str, HttpClient] = {}
         self._share = 1.0
         self._delay: DelayLine | None = None
+        self._mover: Emitter | None = None
         self._heart: Heartbeat | None = None
         self._watchdog: Watchdog | None = None
         self._revision = ""
@@ -79,7 +86,7 @@ class Parts:
     async def connect(self) -> Deps:
         """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
         clock = Clock(asyncio.get_running_loop())
-        emitter = await Emitter(self._file.kafka).start()
+        emitter = await Emitter(self._file.kafka, linger_ms=_LINGER_MS).start()
         ledger = Ledger(self._engine, self._executor, clock)
         self.views = Views(self._engine, self._executor)
         self._stock = CodeStock(self._engine, self._executor, clock)
@@ -115,9 +122,10 @@ class Parts:
         for task in self._tasks:
             task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
+        mover = self._mover = await Emitter(self._file.kafka, linger_ms=_MOVE_LINGER_MS).start()
 
         def forward(records: Sequence[Outgoing]) -> "Future[None]":
-            return asyncio.run_coroutine_threadsafe(deps.emitter.send(records), loop)
+            return asyncio.run_coroutine_threadsafe(mover.send(records), loop)
 
         def died(error: Exception) -> None:
             log.error("delay line ended", error=where(error))
@@ -127,6 +135,7 @@ class Parts:
         self._delay = DelayLine(self._file.kafka, group, forward, _park, deps.clock.now, died)
         self._delay.start()
         self._watchdog = self._watch_progress(self._heart, self._delay, loop)
+        _leave_to_the_collector_what_is_new()
 
     def _watch_progress(self, heart: Heartbeat, delay: DelayLine, loop: asyncio.AbstractEventLoop) -> Watchdog:
         kafka, url = self._file.kafka, self._file.database.url.get_secret_value()
@@ -169,6 +178,8 @@ class Parts:
         for http in self._https.values():
             await http.close()
         await self.deps.emitter.close()
+        if self._mover is not None:
+            await self._mover.close()
         await asyncio.to_thread(traces.stop)
         self._executor.shutdown(wait=True)
         self._engine.dispose()
@@ -286,6 +297,17 @@ class Parts:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background task ended", task=task.get_name(), error=type(error).__name__)
             self._keep(asyncio.ensure_future(self._stop(error)))
+
+
+def _leave_to_the_collector_what_is_new() -> None:
+    """What a worker is made of lives as long as it does: Python's collector looks at it once, here, and never again.
+
+    Orders leave next to nothing behind that only the collector could free, yet by its own measure it went through
+    everything again and again: a quarter of a worker's CPU, and up to 0.4 s in which nothing else ran.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
 
 
 def _dumped(integration: IntegrationConfig) -> dict[str, Any]:

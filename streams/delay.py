@@ -1,11 +1,11 @@
 """The delay line: every retry tier waits in Kafka, not in memory.
 
 Inside a partition of a tier the order of arrival is the order of due times, so only the head has to be looked at: a
-partition sleeps (paused) until its head is due, then everything due moves to ``orders.check`` and is committed once
-the broker acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
+partition sleeps until its head is due, then everything due moves to ``orders.check`` and is committed once the broker
+acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
 
-What one read brought beyond the head is held until it is due, a few hundred records of a partition at most: to throw it
-away and read it again for every head made the broker work more than the waiting is worth.
+A few hundred records of each partition are held until they are due, and no more is read (it is paused) until half of
+them are gone: to read again for every head made the broker work more than the waiting is worth.
 """
 
 import logging
@@ -29,6 +29,10 @@ from streams.kafka import Outgoing, consumer_settings
 log = logging.getLogger(__name__)
 
 _BATCH = 500
+#: Of one partition so many are held before it is paused.
+_HELD = 250
+#: Nothing is due sooner than its tier after it was written, so a fetch may gather this long, and brings many.
+_FETCH = {"fetch.wait.max.ms": 25, "fetch.min.bytes": 1_000_000}
 _IDLE_S = 0.05
 #: Between two moves: of what is due in the same moment a few travel together.
 _TURN_S = 0.002
@@ -75,13 +79,14 @@ class DelayLine:
         self.turned_at = time.monotonic()
         self._sleeping: dict[tuple[str, int], datetime] = {}
         self._held: dict[tuple[str, int], deque[_Waiting]] = {}
+        self._paused: set[tuple[str, int]] = set()
         #: A move failed, and what it took is not read again yet: nothing behind it may be moved.
         self._behind = False
         self._decode = msgspec.json.Decoder(_Due).decode
-        # Little is fetched ahead: a partition that sleeps drops what was, and fetches it again when it wakes.
+        # Little is fetched ahead: a partition that is paused drops what was, and fetches it again when it goes on.
         self._consumer = Consumer(
             consumer_settings(kafka, group)
-            | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 100}
+            | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096} | _FETCH
         )
         self._thread = threading.Thread(target=self._run, name="delay-line", daemon=True)
 
@@ -115,6 +120,7 @@ class DelayLine:
             place = (partition.topic, partition.partition)
             self._sleeping.pop(place, None)
             self._held.pop(place, None)
+            self._paused.discard(place)
 
     def _run(self) -> None:
         try:
@@ -164,16 +170,19 @@ class DelayLine:
         return _Waiting(record.offset(), due_at, wanted)
 
     def _sleep_or_wake(self) -> None:
-        """A partition is read while nothing of it is held."""
+        """What is held sleeps until its head is due; a partition of which enough is held is not read."""
         for place, held in list(self._held.items()):
             if held:
-                if place not in self._sleeping:
-                    self._consumer.pause([TopicPartition(*place)])
                 self._sleeping[place] = held[0].due_at or self._now()
             else:
                 del self._held[place]
-                if self._sleeping.pop(place, None) is not None:
-                    self._consumer.resume([TopicPartition(*place)])
+                self._sleeping.pop(place, None)
+            if len(held) >= _HELD and place not in self._paused:
+                self._consumer.pause([TopicPartition(*place)])
+                self._paused.add(place)
+            elif len(held) < _HELD // 2 and place in self._paused:
+                self._consumer.resume([TopicPartition(*place)])
+                self._paused.discard(place)
 
     def _patience_s(self) -> float:
         """How long to wait for a record: no longer than until the next head is due."""

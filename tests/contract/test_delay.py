@@ -122,6 +122,25 @@ async def test_a_head_that_is_not_due_keeps_its_own_partition_waiting_and_no_oth
     assert line.keys() == ["free", "later", "head", "behind"]
 
 
+async def test_of_a_long_partition_a_few_hundred_are_held_and_the_next_are_read_before_they_are_due(line: Line) -> None:
+    line.create("orders.retry.60s", partitions=1)
+    line.write("orders.retry.60s", *((f"{n}", 3600 + n) for n in range(1500)))
+
+    def held() -> int:
+        return sum(map(len, running._held.values()))
+
+    with line.running() as running:
+        await eventually(lambda: held() >= 250, 40)
+        await asyncio.sleep(1.0)
+        assert held() < 1000, "the rest waits in Kafka"
+        line.ahead = timedelta(seconds=3600 + 400)
+        await wait_for(line, 400)
+        await eventually(lambda: held() >= 125, 40)
+        line.ahead = timedelta(seconds=3600 + 1500)
+        await wait_for(line, 1500)
+    assert line.keys() == [f"{n}" for n in range(1500)]
+
+
 async def test_every_tier_there_is_is_drained_also_one_that_the_configuration_forgot(line: Line) -> None:
     line.create("orders.retry.500ms", "orders.retry.7s", "orders.retry.notatier", partitions=1)
     for topic in ("orders.retry.500ms", "orders.retry.7s", "orders.retry.notatier"):

@@ -179,22 +179,13 @@ def order_file(data: bytes) -> object:
 
 
 class Heads:
-    """A consumer that has one record, and remembers what became of it."""
+    """A consumer that has one record."""
 
     def __init__(self) -> None:
         self.record: Any = None
-        self.paused: list[Any] = []
 
     def consume(self, number: int, timeout_s: float) -> list[Any]:
         return [self.record]
-
-    def pause(self, partitions: list[Any]) -> None:
-        self.paused += partitions
-
-    def seek(self, partition: Any) -> None:
-        pass
-
-    resume = seek
 
     def commit(self, **_: Any) -> None:
         pass
@@ -215,8 +206,8 @@ def _line_of(heads: Heads, moved: list[Outgoing]) -> DelayLine:
         return done
 
     line.__dict__.update(
-        _forward=forward, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _consumer=heads,
-        _decode=msgspec.json.Decoder(_due_type()).decode,
+        _forward=forward, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _paused=set(),
+        _consumer=heads, _decode=msgspec.json.Decoder(_due_type()).decode,
     )  # fmt: skip
     return line
 
@@ -262,8 +253,8 @@ def delayed(data: bytes) -> object:
     heads.record = _record(data)
     line._turn()
     line._patience_s()
-    if heads.paused:
-        assert not moved and line.sleeping()["orders.retry.30s", 0] > NOW
+    if sleeping := line.sleeping():
+        assert not moved and sleeping["orders.retry.30s", 0] > NOW
         return "sleeps"
     [out] = moved
     assert (out.key, out.value) == (heads.record.key(), heads.record.value())
