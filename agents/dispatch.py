@@ -1,8 +1,8 @@
 """Places accepted orders, each attempt at most once.
 
 The old system placed an order in fifteen steps inside one request. Here a new order is one commit (accepted, routed,
-intent, and the lease of its first send where the lane is free), a later send is one of its own (its lease), the answer
-another; each leaves its rows in the order's timeline.
+intent, and the lease of its first send where the lane has a place soon), a later send is one of its own (its lease),
+the answer another; each leaves its rows in the order's timeline.
 """
 
 import itertools
@@ -51,9 +51,13 @@ async def created(deps: Deps, delivery: Delivery) -> None:
         deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
     )
     found = deps.routing.first(facts_of_event(event))
-    if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.free:
-        state = await _open_and_send(deps, order, found, sender)
-    else:
+    state: OrderState | None = None
+    try:
+        if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.soon:
+            state = await _open_and_send(deps, order, found, sender)
+        else:
+            state = await _open(deps, order, found)
+    except Busy:  # the moment became longer
         state = await _open(deps, order, found)
     if state is None:
         state = await require(deps, order.key)
@@ -75,8 +79,11 @@ async def _open(deps: Deps, order: Order, found: list[Attempt] | Waiting) -> Ord
 
 async def _open_and_send(deps: Deps, order: Order, found: list[Attempt], sender: "_Sender"
                          ) -> OrderState | None:  # fmt: skip
-    """As ``_open``, and place the first attempt with the lease that came with the same commit."""
+    """As ``_open``, and place the first attempt with the lease that came with the same commit. Raises ``Busy``, and
+    nothing is written, when the lane has no place after all."""
     async with sender.lane.slot():
+        if _sender(deps, found[0]) is None:
+            return await _open(deps, order, found)  # switched off while this waited for its turn
         lease, not_after = _lease(deps, sender)
         change = decide.opened(order, deps.routing, found, deps.clock.now(), lease)
         stored = await deps.ledger.open(change)

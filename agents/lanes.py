@@ -26,6 +26,8 @@ from streams.config import BreakerConfig, LimitsConfig
 #: that were sent away come back from the shortest tier.
 _QUEUE_S = 2.0
 _SLOW_START_STEPS = 10
+#: A new order may wait so long for its place before anything of it is written down: then it is written down once.
+_SOON_S = 0.5
 #: Weight of the newest call in the running mean of call times.
 _SMOOTHING = 0.1
 #: Calls whose times are remembered for the percentiles.
@@ -163,9 +165,9 @@ class Lane:
         return answer
 
     @property
-    def free(self) -> bool:
-        """True when ``slot`` would give a place at once."""
-        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.free(self._scale())
+    def soon(self) -> bool:
+        """True when ``slot`` is expected to give a place at once or in a moment."""
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.soon(self._scale())
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -405,10 +407,13 @@ class _Budget:
         burst = max(1.0, rate / 10)
         return AsyncLimiter(burst, burst / rate)
 
-    def free(self, scale: float) -> bool:
-        """True when nobody waits, and the next one need not."""
+    def soon(self, scale: float) -> bool:
+        """True when the next one need not wait, or for no longer than a moment."""
         self._set_scale(scale)
-        return not self.waiting and not self._slots.locked() and self._limiter.has_capacity()
+        if not self.waiting and not self._slots.locked() and self._limiter.has_capacity():
+            return True
+        turns = _SOON_S * self._pace() * scale if self._call_s > 0 else 0.0
+        return self.waiting < min(turns, self.room)
 
     def _set_scale(self, scale: float) -> None:
         if scale != self._scale:

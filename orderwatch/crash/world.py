@@ -56,10 +56,6 @@ class BusyLane(Lane):
 
     world: "World"
 
-    @property
-    def free(self) -> bool:
-        return self.world.busy == 0 and super().free
-
     def slot(self) -> Any:
         if self.world.busy > 0:
             self.world.busy -= 1

@@ -391,9 +391,9 @@ async def test_an_answer_outlives_a_store_that_is_away(store: Store, monkeypatch
     assert (await worker.state()).attempts[0].state is S.ACCEPTED and len(provider.placed) == 1
 
 
-@pytest.mark.parametrize(("write", "lane_is_free"), [("open", True), ("apply", False)])
+@pytest.mark.parametrize(("write", "place_soon"), [("open", True), ("apply", False)])
 async def test_without_the_store_nothing_is_sent(
-    store: Store, monkeypatch: pytest.MonkeyPatch, write: str, lane_is_free: bool
+    store: Store, monkeypatch: pytest.MonkeyPatch, write: str, place_soon: bool
 ) -> None:
     provider = FakeProvider(Placed.ACCEPTED)
     worker = Worker(store, provider)
@@ -401,7 +401,7 @@ async def test_without_the_store_nothing_is_sent(
     async def away(change: Any) -> Any:
         raise StoreUnavailable("PostgreSQL did not answer")
 
-    monkeypatch.setattr(Lane, "free", lane_is_free)
+    monkeypatch.setattr(Lane, "soon", place_soon)
     monkeypatch.setattr(store.ledger, write, away)
     with pytest.raises(StoreUnavailable):
         await worker.created()
@@ -491,7 +491,7 @@ async def test_an_unfinished_order_is_never_without_a_next_step(store: Store) ->
 async def test_an_order_whose_deadline_passed_while_nobody_was_there_is_not_sent(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Lane, "free", False)  # so that it is written down before it is sent
+    monkeypatch.setattr(Lane, "soon", False)  # so that it is written down before it is sent
     provider = FakeProvider(Placed.ACCEPTED)
     provider.on_place = dies
     worker = Worker(store, provider)

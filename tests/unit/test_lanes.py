@@ -290,6 +290,32 @@ async def test_the_pace_of_a_slow_provider_is_learned_from_its_calls(move_clock:
     await asyncio.gather(*sends, return_exceptions=True)
 
 
+async def test_a_new_order_waits_for_its_place_only_where_that_takes_a_moment(
+    move_clock: Callable[[float], None]
+) -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=1))
+    assert one.soon
+    provider.gate = asyncio.Event()
+    first = asyncio.create_task(send(one))
+    await eventually(lambda: len(provider.placed) == 1)
+    assert not one.soon, "nobody knows yet how long a call takes"
+    move_clock(0.1)
+    provider.gate.set()
+    await first
+    provider.gate = asyncio.Event()
+    sends = [asyncio.create_task(send(one)) for _ in range(4)]
+    await eventually(lambda: len(provider.placed) == 2)
+    assert one.soon, "three wait, a tenth of a second each"
+    sends += [asyncio.create_task(send(one)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    assert not one.soon
+    provider.gate.set()
+    await asyncio.gather(*sends)
+    for _ in range(BREAKER.fail_max):
+        one.observe(PlacedAnswer(Placed.AMBIGUOUS))
+    assert not one.soon
+
+
 async def test_while_a_lane_is_closed_nobody_is_told_to_come_back_before_it_is_tried_again() -> None:
     one, _ = lane(Placed.AMBIGUOUS)
     for _ in range(BREAKER.fail_max):
