@@ -20,6 +20,7 @@ from agents.providers.zdk_body import (
     error_code,
     first_id,
     ids_of,
+    named,
     note_of,
     order_of,
     orders_in,
@@ -100,7 +101,7 @@ def read_placement(
     if code is not None and not any(_may_live(order, dialect) for order in orders_in(document)):
         return _by_code(code, note, retry_after_s, raw, dialect)
     word = decision(row) or decision(document)
-    if code is None and word is None and not any(ids_of(order) for order in orders_in(document)):
+    if code is None and word is None and not any(map(named, orders_in(document))):
         if says_error(document) and status != 429:
             return _by_envelope(status, fold(note_of(document)), note, raw)
         if not 200 <= status < 300:
@@ -147,7 +148,7 @@ def _by_code(code: int, note: str, retry_after_s: float | None, raw: str, dialec
 
 def _may_live(order: Document, dialect: Dialect) -> bool:
     """Whether this is an order that was not rejected: beside an error code nobody knows which of them holds."""
-    return bool(ids_of(order)) and dialect.words.get(decision(order) or "") is not Seen.FAILED
+    return named(order) and dialect.words.get(decision(order) or "") is not Seen.FAILED
 
 
 def _by_envelope(status: int, words: str, note: str, raw: str) -> PlacedAnswer:

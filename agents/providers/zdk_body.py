@@ -84,9 +84,18 @@ def decision(row: Document) -> str | None:
 
 
 def ids_of(row: Document) -> list[str]:
-    """Every id the provider gives this order, the most specific first."""
+    """Every id the provider gives this order that can be kept, the most specific first."""
+    return [text for text in _names(row) if len(text) <= 255]
+
+
+def named(row: Document) -> bool:
+    """Whether an id stands here at all, and be it one that is too long to be kept: there may be an order."""
+    return bool(_names(row))
+
+
+def _names(row: Document) -> list[str]:
     values = (row.get(key) for key in ("order_id", "orderId", "id"))
-    return [text for value in values if (text := read_pin(value)) and len(text) <= 255]
+    return [text for value in values if (text := read_pin(value))]
 
 
 def first_id(row: Document) -> str | None:

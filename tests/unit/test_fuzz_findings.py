@@ -103,6 +103,14 @@ def test_a_deeply_nested_dead_letter_is_recorded() -> None:
     assert inputs.letter(b"{}\n" + DEEP) == ("unknown", True, True)
 
 
+@pytest.mark.parametrize(("error", "word"), [
+    ('"code": 109', ', "status": "wait"'), ('"status": "ERROR", "message": "product not found"', ""),
+])  # fmt: skip
+def test_an_order_whose_id_is_too_long_to_be_kept_may_have_been_bought_beside_an_error(error: str, word: str) -> None:
+    text = f'{{{error}, "data": [{{"order_id": "{"9" * 5000}"{word}}}]}}'
+    assert read_placement(UUID, 200, text, Dialect("TRY")).kind is Placed.AMBIGUOUS
+
+
 @pytest.mark.parametrize("player", ["daha once", "Daha Önce"])
 def test_a_player_called_like_a_reason_does_not_change_what_an_answer_means(player: str) -> None:
     said = read_znet_placement("1", 200, "3|Daha Önce Gönderilmiş", secrets=(player,))
