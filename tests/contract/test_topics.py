@@ -265,7 +265,11 @@ class TurnsAway:
                 client, _ = self._server.accept()
             except OSError:
                 return
-            upstream = socket.create_connection(("127.0.0.1", self.target_port))
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self.target_port))
+            except OSError:  # the broker does not listen yet
+                client.close()
+                continue
             self._sockets += [client, upstream]
             self._run(self._forward, client, upstream, self._asked)
             self._run(self._forward, upstream, client, self._answered)
