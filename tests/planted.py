@@ -33,10 +33,8 @@ PAGES = ("/health/", "/outcomes/", "/", "/metrics", "/metrics/")
 def leaks(text: str | bytes, words: tuple[str, ...] = CUSTOMER) -> list[str]:
     """Where a secret stands: the text around it."""
     shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    lowered = shown.lower()
-    if not any(word.lower() in lowered for word in words):
-        return []  # a hundred times faster than the expression, and almost always so
-    return re.findall("(?i).{0,60}(?:" + "|".join(map(re.escape, words)) + ").{0,20}", shown)
+    found = re.finditer("(?i)" + "|".join(map(re.escape, words)), shown)
+    return [shown[max(place.start() - 60, 0) : place.end() + 20] for place in found]
 
 
 def in_logs(system: System, more: Collection[Path] = ()) -> Iterator[str]:
