@@ -51,13 +51,9 @@ async def created(deps: Deps, delivery: Delivery) -> None:
         deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
     )
     found = deps.routing.first(facts_of_event(event))
-    state: OrderState | None = None
-    try:
-        if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.soon:
-            state = await _open_and_send(deps, order, found, sender)
-        else:
-            state = await _open(deps, order, found)
-    except Busy:  # the moment became longer
+    if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.soon:
+        state = await _open_and_send(deps, order, found, sender)
+    else:
         state = await _open(deps, order, found)
     if state is None:
         state = await require(deps, order.key)
@@ -79,18 +75,20 @@ async def _open(deps: Deps, order: Order, found: list[Attempt] | Waiting) -> Ord
 
 async def _open_and_send(deps: Deps, order: Order, found: list[Attempt], sender: "_Sender"
                          ) -> OrderState | None:  # fmt: skip
-    """As ``_open``, and place the first attempt with the lease that came with the same commit. Raises ``Busy``, and
-    nothing is written, when the lane has no place after all."""
-    async with sender.lane.slot():
-        if _sender(deps, found[0]) is None:
-            return await _open(deps, order, found)  # switched off while this waited for its turn
-        lease, not_after = _lease(deps, sender)
-        change = decide.opened(order, deps.routing, found, deps.clock.now(), lease)
-        stored = await deps.ledger.open(change)
-        if stored is None:
-            return None
-        leased = OrderState(stored.order, stored.attempts)
-        answer = await _request(sender, leased.attempts[0], not_after)
+    """As ``_open``, and place the first attempt with the lease that came with the same commit."""
+    try:
+        async with sender.lane.slot():
+            if _sender(deps, found[0]) is None:
+                return await _open(deps, order, found)  # switched off while this waited for its turn
+            lease, not_after = _lease(deps, sender)
+            change = decide.opened(order, deps.routing, found, deps.clock.now(), lease)
+            stored = await deps.ledger.open(change)
+            if stored is None:
+                return None
+            leased = OrderState(stored.order, stored.attempts)
+            answer = await _request(sender, leased.attempts[0], not_after)
+    except Busy:  # the moment became longer; nothing is written yet
+        return await _open(deps, order, found)
     return await _answered(deps, OrderState(order, []), leased, leased.attempts[0], lease, answer, sender)
 
 
