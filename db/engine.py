@@ -9,12 +9,18 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from streams.errors import StoreUnavailable
 
 #: SQLSTATE classes and codes that say "not now", not "never": connection trouble, shutdown, too many clients,
-#: serialization failures, deadlocks, lock timeouts, read-only after a failover.
-_PASSING = ("08", "57P", "53", "40", "55P03", "25006")
+#: serialization failures, deadlocks, lock timeouts, read-only after a failover, a transaction that stood still.
+_PASSING = ("08", "57P", "53", "40", "55P03", "25006", "25P03")
 
 
-def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30) -> sa.Engine:
-    """An engine; opens nothing yet. Sessions speak UTC, and no error text ever shows a parameter."""
+def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30, frozen_s: float = 10) -> sa.Engine:
+    """An engine; opens nothing yet. Sessions speak UTC, and no error text ever shows a parameter.
+
+    A transaction whose process says nothing for ``frozen_s`` is rolled back by the server: a process that was stopped
+    or suspended keeps its connections, and would keep its locks with them.
+    """
+    options = {"timezone": "UTC", "statement_timeout": int(statement_timeout_s * 1000), "lock_timeout": 10_000,
+               "idle_in_transaction_session_timeout": int(frozen_s * 1000)}  # fmt: skip
     return sa.create_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg2"),  # a bare "postgresql://" would mean psycopg 3
         pool_size=pool_size,
@@ -25,7 +31,7 @@ def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30) ->
         connect_args={
             "connect_timeout": 5,
             "application_name": "orderwatch",
-            "options": f"-c timezone=UTC -c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout=10000",
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

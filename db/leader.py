@@ -10,9 +10,15 @@ import sqlalchemy as sa
 
 from db.engine import answering
 
+#: The open transaction says something so often: the server ends one that stands still, see ``db.engine.connect``.
+_SIGN_S = 2.0
+
 
 class Leader:
-    """Runs a job on one of many workers, no more often than asked for. Raises ``StoreUnavailable``."""
+    """Runs a job on one of many workers, no more often than asked for. Raises ``StoreUnavailable``.
+
+    A leader that freezes loses the lock, and what it does when it wakes is done twice.
+    """
 
     def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
         self._engine = engine
@@ -25,7 +31,14 @@ class Leader:
         if connection is None:
             return False
         try:
-            result = await work()
+            working = asyncio.ensure_future(work())
+            try:
+                while not (await asyncio.wait([working], timeout=_SIGN_S))[0]:
+                    await loop.run_in_executor(self._executor, self._sign, connection)
+                result = working.result()
+            finally:
+                if working.cancel():
+                    await asyncio.wait([working])
             await loop.run_in_executor(self._executor, self._note, connection, job, result)
         finally:
             await loop.run_in_executor(self._executor, self._release, connection)
@@ -50,6 +63,10 @@ class Leader:
                 connection.close()
                 return None
             return connection
+
+    def _sign(self, connection: sa.Connection) -> None:
+        with answering(self._engine):
+            connection.execute(sa.text("select 1"))
 
     def _note(self, connection: sa.Connection, job: str, result: dict[str, Any]) -> None:
         with answering(self._engine):

@@ -66,7 +66,9 @@ ROWS: tuple[Row, ...] = (
         "unit/test_fetches.py::test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothing",
     )),
     Row(9, "process frozen longer than its lease, then resumed", (
-        _WORKERS + "test_a_frozen_worker_that_wakes_after_its_lease_sends_nothing",
+        _WORKERS + "test_a_frozen_worker_holds_nobody_up_and_sends_nothing_when_it_wakes",
+        "contract/test_ledger.py::test_a_transaction_that_stands_still_holds_nobody_up",
+        "contract/test_leader.py::test_a_leader_that_froze_leads_no_longer_and_one_that_works_for_long_does",
         _REDELIVERY + "test_a_success_that_comes_after_the_lease_is_kept",
     )),
     Row(10, "not found right after a timeout", (

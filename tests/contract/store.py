@@ -39,9 +39,9 @@ class Store:
 
 
 @contextmanager
-def store_on(url: str, threads: int = 6) -> Iterator[Store]:
+def store_on(url: str, threads: int = 6, *, frozen_s: float = 10) -> Iterator[Store]:
     """Opened for the length of a test."""
-    engine, executor, clock = connect(url, threads), ThreadPoolExecutor(threads), Clock()
+    engine, executor, clock = connect(url, threads, frozen_s=frozen_s), ThreadPoolExecutor(threads), Clock()
     try:
         yield Store(
             engine, executor, clock, Ledger(engine, executor, clock), Views(engine, executor),

@@ -1,6 +1,7 @@
 """One worker at a time, and not too often, on real PostgreSQL."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,52 @@ async def test_the_lock_dies_with_its_holder(store: Store, database: str) -> Non
         holder.kill()
         holder.communicate()
     assert await eventually(lambda: store.leader.run("sweep", 300.0, nothing))
+
+
+async def test_a_leader_that_froze_leads_no_longer_and_one_that_works_for_long_does(
+    store: Store, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped for good with every connection open, it kept all others from sweeping."""
+    monkeypatch.setattr("db.leader._SIGN_S", 0.3)
+    url = sa.make_url(database).render_as_string(hide_password=False)
+    with store_on(database, frozen_s=1.0) as long, subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE
+    ) as frozen:
+        done = asyncio.Event()
+
+        async def work() -> dict[str, int]:
+            await done.wait()
+            return {"long": 1}
+
+        working = asyncio.create_task(long.leader.run("long", 0.0, work))
+        assert frozen.stdout is not None
+        assert await asyncio.to_thread(frozen.stdout.readline) == b"leading\n"
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            assert await eventually(lambda: store.leader.run("sweep", 300.0, nothing), 30)
+        finally:
+            frozen.kill()
+        assert await store.leader.run("long", 0.0, nothing) is False
+        done.set()
+        assert await working is True
+
+
+async def test_work_whose_lock_was_lost_ends(store: Store, other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.leader._SIGN_S", 0.1)
+    ended = asyncio.Event()
+
+    async def work() -> dict[str, int]:
+        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
+                  " where datname = current_database() and pid <> pg_backend_pid()")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return {}
+
+    with pytest.raises(StoreUnavailable):
+        await store.leader.run("sweep", 300.0, work)
+    assert ended.is_set()
 
 
 async def test_a_database_that_is_away_is_said_so() -> None:

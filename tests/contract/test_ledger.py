@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from agents import decide
 from agents.providers.base import Placed, PlacedAnswer
 from agents.routes import facts_of
+from db.engine import answering
 from db.rows import Attempt, Change, OrderState, Raised, Step
 from orderwatch.embedded import free_port
 from streams.errors import StoreUnavailable
@@ -267,6 +268,18 @@ async def test_a_connection_that_was_cut_is_away_once_and_then_replaced(store: S
     with pytest.raises(StoreUnavailable):
         await store.ledger.apply(sending(state))
     assert await store.ledger.apply(sending(await loaded(store))) is not None
+
+
+async def test_a_transaction_that_stands_still_holds_nobody_up(store: Store, database: str) -> None:
+    """A worker that was stopped in the middle of one keeps its connection, and kept its locks for as long."""
+    state = await opened(store)
+    with store_on(database, frozen_s=1.0) as frozen:
+        with pytest.raises(StoreUnavailable):
+            with answering(frozen.engine), frozen.engine.begin() as connection:
+                connection.execute(sa.text("update ledger_orders set rev = rev + 1"))
+                assert await store.ledger.apply(sending(state)) is not None  # waits until the server ended the other
+        assert await frozen.ledger.load(("t", "o")) == await loaded(store)
+    assert (await loaded(store)).order.rev == state.order.rev + 1
 
 
 async def test_a_server_that_became_read_only_is_left(store: Store, other: Store, database: str) -> None:
