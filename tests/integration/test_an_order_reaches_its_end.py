@@ -52,6 +52,19 @@ def test_orders_end_and_the_four_books_agree(system: System) -> None:
     assert verdict.completed == 30
 
 
+def test_each_status_is_written_to_the_table_once(system: System) -> None:
+    """Fetches that were written down side by side wrote what was on its way again: five records for two statuses."""
+    for n in range(40):  # one by one, so that each comes in a fetch of its own
+        system.send([order(f"once-{n}")])
+    system.wait_for_ends(60)
+    ours = [f"once-{n}".encode() for n in range(40)]
+    changes = [record for record in system.read("orders.status-changed") if record.key() in ours]
+    health = f"http://127.0.0.1:{system.workers[0].port}/health/"
+    wait_until(lambda: http("GET", health)["in_flight"]["projection-status"] == 0)
+    written = [record for record in system.read("orderwatch-order-status-changelog") if record.key() in ours]
+    assert len(ours) <= len(written) <= len(changes)
+
+
 def test_an_order_leaves_every_step_in_its_timeline(system: System) -> None:
     system.send([order("steps")])
     system.wait_for_ends(30)
