@@ -1,6 +1,7 @@
 """The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +33,9 @@ _prefix = settings.kafka.topic_prefix
 _FETCHES_AT_ONCE = 4
 #: An agent with so many events in flight does not wait for the next one.
 _PLENTY = 50
+#: So many new orders begin in one turn of the event loop. A check takes many turns from its topic to its answer: a
+#: burst that begins all at once makes each turn a tenth of a second long, and due checks seconds late.
+_NEW_PER_TURN = 16
 
 #: Whatever comes may have been begun with.
 _ALL_OF_IT = 2**63
@@ -112,10 +116,11 @@ def _standings(order_id: bytes) -> Standings:
     return _read_standings(held) if held else {}
 
 
-def _each(name: str, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+def _each(name: str, handler: Callable[[Delivery], Awaitable[None]], per_turn: int = sys.maxsize
+          ) -> Callable[[Any], Awaitable[None]]:  # fmt: skip
     """Many records at a time, those of one order one after the other."""
     async def run(stream: Any) -> None:
-        pool = _pools[name] = Pool(settings.dispatch.max_in_flight)
+        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, per_turn)
 
         async def one(arrival: Arrival) -> None:
             delivery = _delivery(arrival.message)
@@ -162,7 +167,7 @@ def _delivery(record: Any) -> Delivery:
 @app.agent(created, name="dispatch")
 async def dispatch_orders(stream: Any) -> None:
     """Place new orders."""
-    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery))(stream)
+    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery), _NEW_PER_TURN)(stream)
 
 
 @app.agent(checks, name="check")

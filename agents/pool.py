@@ -7,6 +7,7 @@ commit rule right without touching its inside.
 
 import asyncio
 import contextlib
+import sys
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
@@ -19,10 +20,14 @@ TP = tuple[str, int]
 class Pool:
     """Runs ``handle(event)`` for each event of one agent, at most ``limit`` at a time; see the module docstring.
 
+    No more than ``per_turn`` begin in one turn of the event loop.
+
     ``handle`` must return only when its event may be acknowledged and must not raise: see ``agents.guard``.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, per_turn: int = sys.maxsize) -> None:
+        self._per_turn = per_turn
+        self._begun = 0
         self._room = asyncio.Semaphore(limit)
         self._open: dict[TP, deque[Hand]] = {}
         self._tails: dict[bytes, asyncio.Task[None]] = {}
@@ -52,6 +57,9 @@ class Pool:
     async def submit(self, event: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
         """Start one event; waits while the pool is full, and for ever once it is closing."""
         await self._room.acquire()
+        self._begun += 1
+        if self._begun % self._per_turn == 0:
+            await asyncio.sleep(0)
         if self._closing:
             await asyncio.Event().wait()
         message = event.message

@@ -4,10 +4,11 @@ The agents are named as text only; what they work with is opened by ``agents.wir
 """
 
 import asyncio
+import inspect
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -19,6 +20,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaTimeoutError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.services import WaitResults
 
 from streams.config import Config, KafkaConfig, load
 from streams.errors import BrokerUnavailable, ConfigError
@@ -76,6 +78,27 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return dict(committed)
 
 
+class _Begun:
+    """The rest of a coroutine that was begun by hand and waits for a future."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    answer = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - meant for the coroutine
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(answer)
+        except StopIteration as done:
+            return done.value
+
+
 class _Consumer(driver.Consumer):  # type: ignore[misc]
     """Faust's consumer, which hands out whole fetches and skips nothing when it rewinds to the committed offsets.
 
@@ -123,6 +146,22 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         message = super()._to_message(tp, record[-1])
         message.key, message.value = None, record
         return message
+
+    async def wait_first(self, *waits: Any, timeout: float | None = None) -> Any:
+        """Faust hands each fetch to its stream in here, with four tasks and three turns of the event loop. One step is
+        enough where nothing keeps it waiting, as nearly always."""
+        first, *others = waits
+        if others and inspect.iscoroutine(first):
+            try:
+                waits_for = first.send(None)
+            except BaseException as ended:
+                for other in others:
+                    other.close()
+                if isinstance(ended, StopIteration):
+                    return WaitResults([first], [ended.value], False)
+                raise
+            first = _Begun(first, waits_for)
+        return await super().wait_first(first, *others, timeout=timeout)
 
     def current(self, fetch: Any) -> bool:
         """False once a rebalance has begun since this was read: it will be read again, here or elsewhere."""

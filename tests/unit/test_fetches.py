@@ -1,12 +1,14 @@
 """What may be committed of a fetch, and what a rebalance took away from it. Rewinding is tested on Apache Kafka."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.types import TP
+from mode.utils.locks import Event
 
 from streams.app import _Consumer, _ConsumerThread, arrivals
 
@@ -58,6 +60,61 @@ async def test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothi
         arrival.ack()
     assert given == [4]
     assert consumer._new_offset(PLACE) is None
+
+
+def step(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run it without an event loop; raises when it waits for anything."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+def test_a_fetch_that_nothing_keeps_waiting_is_handed_over_at_once(consumer: _Consumer) -> None:
+    """A turn of the event loop takes a tenth of a second under a burst, and Faust took three for each fetch."""
+    async def hand_over() -> str:
+        return "handed over"
+
+    async def refuse() -> str:
+        raise ValueError("not this one")
+
+    suspended = asyncio.Event()
+    assert step(consumer.wait_first(hand_over(), suspended.wait())).results == ["handed over"]
+    with pytest.raises(ValueError, match="not this one"):
+        step(consumer.wait_first(refuse(), suspended.wait()))
+
+
+@pytest.mark.parametrize("first", ["handed over", "refused", "suspended"])
+async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspended(consumer: _Consumer, first: str
+                                                                                    ) -> None:  # fmt: skip
+    consumer.loop = asyncio.get_running_loop()
+    consumer._stopped, consumer._crashed = Event(), Event()
+    room, suspended, given_up = asyncio.get_running_loop().create_future(), asyncio.Event(), asyncio.Event()
+
+    async def hand_over() -> str:
+        try:
+            await asyncio.sleep(0)  # twice: what is left of it goes on as any coroutine
+            return str(await room)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+
+    handing = hand_over()
+    waiting = asyncio.create_task(consumer.wait_first(handing, suspended.wait()))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    if first == "refused":
+        room.set_exception(ValueError("not this one"))
+        with pytest.raises(ValueError, match="not this one"):
+            await waiting
+    elif first == "suspended":
+        suspended.set()
+        assert (await waiting).results == [True]
+        await asyncio.wait_for(given_up.wait(), 5)
+    else:
+        room.set_result(first)
+        assert (await waiting).results == [first]
 
 
 def test_a_worker_whose_consumer_does_not_run_yet_reads_nothing(consumer: _Consumer) -> None:

@@ -127,6 +127,21 @@ async def test_a_full_pool_takes_nothing_more() -> None:
     assert work.began == events
 
 
+async def test_a_burst_begins_a_few_at_a_time() -> None:
+    """Whatever else is ready has its turn in between."""
+    pool, work, begun = Pool(100, per_turn=16), Work(), []
+
+    async def burst() -> None:
+        for offset in range(50):
+            await pool.submit(Event(offset), work)
+
+    submitting = asyncio.create_task(burst())
+    while not submitting.done():
+        await asyncio.sleep(0)
+        begun.append(pool.in_flight)
+    assert begun[:3] == [15, 31, 47]
+
+
 async def test_a_partition_that_went_away_is_finished_and_not_acknowledged() -> None:
     pool, work, events = Pool(10), Work(), [Event(0), Event(1), Event(0, partition=1)]
     await started(pool, work, events)
