@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
 from db.engine import answering
+from streams.errors import StoreUnavailable
 
 #: The open transaction says something so often: the server ends one that stands still, see ``db.engine.connect``.
 _SIGN_S = 2.0
@@ -34,14 +36,15 @@ class Leader:
             working = asyncio.ensure_future(work())
             try:
                 while not (await asyncio.wait([working], timeout=_SIGN_S))[0]:
-                    await loop.run_in_executor(self._executor, self._sign, connection)
+                    await asyncio.to_thread(self._sign, connection)  # the executor may be full of who waits for locks
                 result = working.result()
             finally:
                 if working.cancel():
                     await asyncio.wait([working])
             await loop.run_in_executor(self._executor, self._note, connection, job, result)
         finally:
-            await loop.run_in_executor(self._executor, self._release, connection)
+            with suppress(StoreUnavailable):  # it is noted, or an error is on its way, perhaps the end of this task
+                await loop.run_in_executor(self._executor, self._release, connection)
         return True
 
     def _acquire(self, job: str, every_s: float) -> sa.Connection | None:

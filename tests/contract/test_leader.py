@@ -134,6 +134,24 @@ async def test_a_leader_that_froze_leads_no_longer_and_one_that_works_for_long_d
         assert await working is True
 
 
+async def test_a_leader_that_is_told_to_stop_when_its_database_is_gone_stops(store: Store, other: Store) -> None:
+    """The rollback's error took the place of the cancellation, and the worker never ended."""
+    began = asyncio.Event()
+
+    async def work() -> dict[str, int]:
+        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
+                  " where datname = current_database() and pid <> pg_backend_pid()")
+        began.set()
+        await asyncio.Event().wait()
+        return {}
+
+    leading = asyncio.create_task(store.leader.run("sweep", 300.0, work))
+    await began.wait()
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+
+
 async def test_work_whose_lock_was_lost_ends(store: Store, other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.leader._SIGN_S", 0.1)
     ended = asyncio.Event()
