@@ -51,7 +51,6 @@ async def _stop(error: BaseException) -> None:
 
 parts = Parts(settings, _stop)
 _pools: dict[str, Pool] = {}
-_writing = asyncio.Lock()
 
 
 def topic(name: str) -> Any:
@@ -234,17 +233,11 @@ def _keep(deliveries: Sequence[Delivery]) -> None:
 
 
 async def _write_changelog() -> None:
-    """Returns when the broker has every change of the table; raises ``BrokerUnavailable``, and then it is repeated.
-
-    One after the other: who comes meanwhile would write once more what is on its way.
-    """
-    async with _writing:
-        changes = dict(statuses.unwritten)
-        topic = statuses.changelog_topic_name.removeprefix(_prefix)
-        await parts.deps.emitter.send([Outgoing(topic, key, value, []) for key, value in changes.items()])
-        for key, value in changes.items():
-            if statuses.unwritten.get(key) is value:
-                statuses.unwritten.pop(key, None)
+    """Returns when the broker has every change of the table; raises ``BrokerUnavailable``, and then it is repeated."""
+    topic = statuses.changelog_topic_name.removeprefix(_prefix)
+    await statuses.write(
+        lambda changes: parts.deps.emitter.send([Outgoing(topic, key, value, []) for key, value in changes.items()])
+    )
 
 
 def _outcome_key(partition: int, integration_id: str | None, outcome: str) -> str:

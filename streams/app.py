@@ -79,7 +79,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _Begun:
-    """The rest of a coroutine that was begun by hand and waits for a future."""
+    """The rest of a coroutine that was begun by hand, and what it waits for."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
         self._coroutine = coroutine
@@ -149,9 +149,14 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def wait_first(self, *waits: Any, timeout: float | None = None) -> Any:
         """Faust hands each fetch to its stream in here, with four tasks and three turns of the event loop. One step is
-        enough where nothing keeps it waiting, as nearly always."""
+        enough where nothing keeps it waiting, as nearly always.
+
+        That step runs in the task of the reader. Only a full buffer of Faust's producer is waited for with a time
+        limit, which since Python 3.12 would cancel the reader: then it is done Faust's way.
+        """
         first, *others = waits
-        if others and inspect.iscoroutine(first):
+        buffer = self.app.producer.buffer
+        if others and inspect.iscoroutine(first) and buffer.size <= buffer.max_messages:
             try:
                 waits_for = first.send(None)
             except BaseException as ended:
@@ -223,18 +228,41 @@ async def arrivals(app: "App", stream: Any) -> AsyncIterator[Arrival]:
 
 
 class CacheTable(faust.Table):  # type: ignore[misc]
-    """A table whose changelog is written by its owner, many changes at once: see ``unwritten``."""
+    """A table whose changelog is written by its owner, many changes at once: see ``write``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: What changed since it was last written: key -> value, None for a deleted key.
-        self.unwritten: dict[Any, Any] = {}
+        self._unwritten: dict[Any, Any] = {}
+        self._writing = asyncio.Lock()
+        self._failures = 0
 
     def on_key_set(self, key: Any, value: Any) -> None:
-        self.unwritten[key] = value
+        self._unwritten[key] = value
 
     def on_key_del(self, key: Any) -> None:
-        self.unwritten[key] = None
+        self._unwritten[key] = None
+
+    async def write(self, send: Callable[[Mapping[Any, Any]], Awaitable[None]]) -> None:
+        """Returns when ``send`` wrote every change there was: key -> value, None for a deleted key.
+
+        One after the other, as what is on its way would be written once more; and whoever waited for a write that
+        failed has failed with it, or each would wait as long again. Raises what ``send`` raises, or
+        ``BrokerUnavailable``; then it is to be repeated.
+        """
+        failures = self._failures
+        async with self._writing:
+            if self._failures != failures:
+                raise BrokerUnavailable("kafka: the table could not be written")
+            changes = dict(self._unwritten)
+            try:
+                await send(changes)
+            except BaseException:
+                self._failures += 1
+                raise
+            for key, value in changes.items():
+                if self._unwritten.get(key) is value:
+                    self._unwritten.pop(key, None)
 
 
 class _Transport(driver.Transport):  # type: ignore[misc]

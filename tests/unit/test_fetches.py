@@ -10,7 +10,8 @@ import pytest
 from faust.types import TP
 from mode.utils.locks import Event
 
-from streams.app import _Consumer, _ConsumerThread, arrivals
+from streams.app import CacheTable, _Consumer, _ConsumerThread, arrivals
+from streams.errors import BrokerUnavailable
 
 PLACE = TP("orders.created", 0)
 
@@ -19,7 +20,8 @@ PLACE = TP("orders.created", 0)
 def consumer() -> _Consumer:
     """Of generation 1, with nothing of Faust behind it."""
     made = object.__new__(_Consumer)
-    made.app = SimpleNamespace(consumer_generation_id=1)
+    buffer = SimpleNamespace(size=0, max_messages=100)
+    made.app = SimpleNamespace(consumer_generation_id=1, producer=SimpleNamespace(buffer=buffer))
     made.flow_active = True
     made._acked, made._acked_index = defaultdict(list), defaultdict(set)
     return made
@@ -85,6 +87,18 @@ def test_a_fetch_that_nothing_keeps_waiting_is_handed_over_at_once(consumer: _Co
         step(consumer.wait_first(refuse(), suspended.wait()))
 
 
+async def test_while_the_producer_of_faust_is_full_its_time_limit_is_not_the_readers(consumer: _Consumer) -> None:
+    consumer.loop = asyncio.get_running_loop()
+    consumer._stopped, consumer._crashed = Event(), Event()
+    consumer.app.producer.buffer.size = 101
+    reader = asyncio.current_task()
+
+    async def hand_over() -> bool:
+        return asyncio.current_task() is not reader
+
+    assert (await consumer.wait_first(hand_over(), asyncio.Event().wait())).results == [True]
+
+
 @pytest.mark.parametrize("first", ["handed over", "refused", "suspended"])
 async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspended(consumer: _Consumer, first: str
                                                                                     ) -> None:  # fmt: skip
@@ -115,6 +129,57 @@ async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspen
     else:
         room.set_result(first)
         assert (await waiting).results == [first]
+
+
+class Send:
+    """Takes what a table has to write; waits for ``gate`` and then raises ``error``, if there is one."""
+
+    def __init__(self) -> None:
+        self.written: list[dict[Any, Any]] = []
+        self.gate = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def __call__(self, changes: Any) -> None:
+        self.written.append(dict(changes))
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def table() -> CacheTable:
+    made = object.__new__(CacheTable)
+    made._unwritten, made._writing, made._failures = {}, asyncio.Lock(), 0
+    return made
+
+
+async def test_what_a_table_writes_already_is_not_written_again_and_what_changed_meanwhile_is(table: CacheTable
+                                                                                              ) -> None:
+    send = Send()
+    table.on_key_set(b"a", b"1")
+    writes = [asyncio.create_task(table.write(send)) for _ in range(3)]
+    await asyncio.sleep(0)
+    table.on_key_set(b"a", b"2")
+    table.on_key_del(b"b")
+    send.gate.set()
+    await asyncio.gather(*writes)
+    assert send.written == [{b"a": b"1"}, {b"a": b"2", b"b": None}, {}]
+
+
+async def test_whoever_waited_for_a_write_that_failed_fails_with_it(table: CacheTable) -> None:
+    """Each would wait for its own time limit, one after the other: minutes without a sign of life."""
+    send = Send()
+    send.error = BrokerUnavailable("away")
+    table.on_key_set(b"a", b"1")
+    writes = [asyncio.create_task(table.write(send)) for _ in range(3)]
+    await asyncio.sleep(0)
+    send.gate.set()
+    failed = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(error) for error in failed] == [BrokerUnavailable] * 3
+    assert len(send.written) == 1
+    send.error = None
+    await table.write(send)
+    assert send.written[1:] == [{b"a": b"1"}]
 
 
 def test_a_worker_whose_consumer_does_not_run_yet_reads_nothing(consumer: _Consumer) -> None:
