@@ -37,11 +37,16 @@ class Store:
         with self.engine.begin() as connection:
             connection.execute(sa.text(text), values)
 
+    def cut_off_others(self) -> None:
+        """End every other session of this database."""
+        self.run("select pg_terminate_backend(pid) from pg_stat_activity"
+                 " where datname = current_database() and pid <> pg_backend_pid()")  # fmt: skip
+
 
 @contextmanager
-def store_on(url: str, threads: int = 6, *, frozen_s: float = 10) -> Iterator[Store]:
-    """Opened for the length of a test."""
-    engine, executor, clock = connect(url, threads, frozen_s=frozen_s), ThreadPoolExecutor(threads), Clock()
+def store_on(url: str, threads: int = 6, **settings: float) -> Iterator[Store]:
+    """Opened for the length of a test; ``settings`` are those of ``db.engine.connect``."""
+    engine, executor, clock = connect(url, threads, **settings), ThreadPoolExecutor(threads), Clock()
     try:
         yield Store(
             engine, executor, clock, Ledger(engine, executor, clock), Views(engine, executor),

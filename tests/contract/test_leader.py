@@ -70,8 +70,7 @@ async def test_a_job_that_failed_counts_as_not_done(store: Store, other: Store) 
 async def test_a_leader_whose_database_went_away_says_so_and_may_lead_again(store: Store, other: Store) -> None:
     """The lock is given back by a rollback, which nobody answered: that error ended the worker."""
     async def work() -> dict[str, int]:
-        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
-                  " where datname = current_database() and pid <> pg_backend_pid()")
+        other.cut_off_others()
         raise StoreUnavailable("gone")
 
     with pytest.raises(StoreUnavailable):
@@ -139,8 +138,7 @@ async def test_a_leader_that_is_told_to_stop_when_its_database_is_gone_stops(sto
     began = asyncio.Event()
 
     async def work() -> dict[str, int]:
-        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
-                  " where datname = current_database() and pid <> pg_backend_pid()")
+        other.cut_off_others()
         began.set()
         await asyncio.Event().wait()
         return {}
@@ -157,8 +155,7 @@ async def test_work_whose_lock_was_lost_ends(store: Store, other: Store, monkeyp
     ended = asyncio.Event()
 
     async def work() -> dict[str, int]:
-        other.run("select pg_terminate_backend(pid) from pg_stat_activity"
-                  " where datname = current_database() and pid <> pg_backend_pid()")
+        other.cut_off_others()
         try:
             await asyncio.Event().wait()
         finally:

@@ -263,8 +263,7 @@ async def test_a_database_that_is_away_is_said_so() -> None:
 
 async def test_a_connection_that_was_cut_is_away_once_and_then_replaced(store: Store, other: Store) -> None:
     state = await opened(store)
-    other.run("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-              " and datname = current_database()")  # fmt: skip
+    other.cut_off_others()
     with pytest.raises(StoreUnavailable):
         await store.ledger.apply(sending(state))
     assert await store.ledger.apply(sending(await loaded(store))) is not None

@@ -23,6 +23,7 @@ def consumer() -> _Consumer:
     buffer = SimpleNamespace(size=0, max_messages=100)
     made.app = SimpleNamespace(consumer_generation_id=1, producer=SimpleNamespace(buffer=buffer))
     made.flow_active = True
+    made._stopped, made._crashed = Event(), Event()
     made._acked, made._acked_index = defaultdict(list), defaultdict(set)
     return made
 
@@ -89,7 +90,6 @@ def test_a_fetch_that_nothing_keeps_waiting_is_handed_over_at_once(consumer: _Co
 
 async def test_while_the_producer_of_faust_is_full_its_time_limit_is_not_the_readers(consumer: _Consumer) -> None:
     consumer.loop = asyncio.get_running_loop()
-    consumer._stopped, consumer._crashed = Event(), Event()
     consumer.app.producer.buffer.size = 101
     reader = asyncio.current_task()
 
@@ -103,7 +103,6 @@ async def test_while_the_producer_of_faust_is_full_its_time_limit_is_not_the_rea
 async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspended(consumer: _Consumer, first: str
                                                                                     ) -> None:  # fmt: skip
     consumer.loop = asyncio.get_running_loop()
-    consumer._stopped, consumer._crashed = Event(), Event()
     room, suspended, given_up = asyncio.get_running_loop().create_future(), asyncio.Event(), asyncio.Event()
 
     async def hand_over() -> str:
@@ -114,8 +113,7 @@ async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspen
             given_up.set()
             raise
 
-    handing = hand_over()
-    waiting = asyncio.create_task(consumer.wait_first(handing, suspended.wait()))
+    waiting = asyncio.create_task(consumer.wait_first(hand_over(), suspended.wait()))
     await asyncio.sleep(0.01)
     assert not waiting.done()
     if first == "refused":
