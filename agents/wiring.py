@@ -4,8 +4,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -36,7 +36,7 @@ from streams.config import Config, IntegrationConfig, secrets, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
-from streams.kafka import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
+from streams.kafka import Emitter, Outgoing, Writer, apply_topics, first_offset, group_lag, message
 from streams.order import AttentionCode
 from streams.seal import VARIABLE, Sealer
 from streams.topics import PROMISES, specs
@@ -72,7 +72,7 @@ class Parts:
         self._https: dict[str, HttpClient] = {}
         self._share = 1.0
         self._delay: DelayLine | None = None
-        self._mover: Emitter | None = None
+        self._mover: Writer | None = None
         self._heart: Heartbeat | None = None
         self._watchdog: Watchdog | None = None
         self._revision = ""
@@ -122,17 +122,14 @@ class Parts:
         for task in self._tasks:
             task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
-        mover = self._mover = await Emitter(self._file.kafka, linger_ms=_MOVE_LINGER_MS).start()
-
-        def forward(records: Sequence[Outgoing]) -> "Future[None]":
-            return asyncio.run_coroutine_threadsafe(mover.send(records), loop)
 
         def died(error: Exception) -> None:
             log.error("delay line ended", error=where(error))
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
 
         group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
-        self._delay = DelayLine(self._file.kafka, group, forward, _park, deps.clock.now, died)
+        self._mover = Writer(self._file.kafka, linger_ms=_MOVE_LINGER_MS)
+        self._delay = DelayLine(self._file.kafka, group, self._mover.send, _park, deps.clock.now, died)
         self._delay.start()
         self._watchdog = self._watch_progress(self._heart, self._delay, loop)
         _leave_to_the_collector_what_is_new()
@@ -179,7 +176,7 @@ class Parts:
             await http.close()
         await self.deps.emitter.close()
         if self._mover is not None:
-            await self._mover.close()
+            await asyncio.to_thread(self._mover.close)
         await asyncio.to_thread(traces.stop)
         self._executor.shutdown(wait=True)
         self._engine.dispose()

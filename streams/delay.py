@@ -1,8 +1,8 @@
 """The delay line: every retry tier waits in Kafka, not in memory.
 
 Inside a partition of a tier the order of arrival is the order of due times, so only the head has to be looked at: a
-partition sleeps until its head is due, then everything due moves to ``orders.check`` and is committed once the broker
-acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
+partition sleeps until its head is due, then everything due moves to ``orders.check``, and may be committed once the
+broker acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
 
 A few hundred records of each partition are held until they are due, and no more is read (it is paused) until half of
 them are gone: to read again for every head made the broker work more than the waiting is worth.
@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -32,7 +31,9 @@ _BATCH = 500
 #: Of one partition so many are held before it is paused.
 _HELD = 250
 #: Nothing is due sooner than its tier after it was written, so a fetch may gather this long, and brings many.
-_FETCH = {"fetch.wait.max.ms": 25, "fetch.min.bytes": 1_000_000}
+_FETCH = {"fetch.wait.max.ms": 100, "fetch.min.bytes": 1_000_000}
+#: What was moved is committed together: after a crash it moves once more, which is harmless.
+_COMMIT = {"auto.commit.interval.ms": 500}
 _IDLE_S = 0.05
 #: Between two moves: of what is due in the same moment a few travel together.
 _TURN_S = 0.002
@@ -42,8 +43,8 @@ _KEPT_S = 86_400.0
 
 _forwarded = metrics.counter("orderwatch_delay_forwarded_total")
 
-#: Writes records and completes when the broker has them; called from this thread.
-Forward = Callable[[Sequence[Outgoing]], "Future[None]"]
+#: Writes records and returns when the broker has them; called from this thread.
+Forward = Callable[[Sequence[Outgoing]], None]
 #: The dead letter of a record that cannot be read: (record, reason) -> record to write instead.
 Park = Callable[[Message, str], Outgoing]
 
@@ -86,7 +87,7 @@ class DelayLine:
         # Little is fetched ahead: a partition that is paused drops what was, and fetches it again when it goes on.
         self._consumer = Consumer(
             consumer_settings(kafka, group)
-            | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096} | _FETCH
+            | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096} | _FETCH | _COMMIT
         )
         self._thread = threading.Thread(target=self._run, name="delay-line", daemon=True)
 
@@ -154,9 +155,9 @@ class DelayLine:
             if offset >= 0:
                 moved.append(TopicPartition(*place, offset + 1))
         if due:
-            self._forward(due).result()
+            self._forward(due)
             _forwarded.inc(len(due))
-            self._consumer.commit(offsets=moved, asynchronous=True)
+            self._consumer.store_offsets(offsets=moved)
         self._sleep_or_wake()
 
     def _read(self, record: Message) -> _Waiting:

@@ -1,4 +1,4 @@
-"""The confluent-kafka side of the wire: client settings, topics, and an asyncio face of one idempotent producer.
+"""The confluent-kafka side of the wire: client settings, topics, and two faces of one idempotent producer.
 
 Every client of ours gets its settings here, so that security and manners towards a missing broker are said once.
 """
@@ -453,23 +453,59 @@ def traced(records: Sequence[Outgoing]) -> Sequence[Outgoing]:
 
 
 class _Batch:
-    """The records of one ``send``; counted down in the pump's thread, finished on the event loop."""
+    """The records of one ``send``, counted down in the pump's thread; ``finished`` is called there after the last."""
 
-    __slots__ = ("_emitter", "error", "future", "left", "topic")
+    __slots__ = ("_finished", "_left", "error")
 
-    def __init__(self, emitter: "Emitter", left: int, future: "asyncio.Future[None]") -> None:
-        self._emitter = emitter
-        self.left = left
-        self.future = future
-        self.error: KafkaError | None = None
-        self.topic = ""
+    def __init__(self, records: int, finished: Callable[["_Batch"], None]) -> None:
+        self._left = records
+        self._finished = finished
+        #: Why one of them was not acknowledged.
+        self.error: BrokerUnavailable | EventError | None = None
 
     def heard(self, error: KafkaError | None, record: Any) -> None:
         if error is not None:
-            self.error, self.topic = error, record.topic()
-        self.left -= 1
-        if not self.left:
-            self._emitter.finished.append(self)
+            self.error = not_written(error, record.topic())
+        self._left -= 1
+        if not self._left:
+            self._finished(self)
+
+
+def _count(records: Sequence[Outgoing], began: float) -> None:
+    _write_s.observe(time.monotonic() - began)
+    for record in records:
+        _written(record.topic).inc()
+
+
+class Writer:
+    """Writes records and returns when the broker has them, from a thread that may wait. Needs no broker to begin."""
+
+    def __init__(self, kafka: KafkaConfig, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S, linger_ms: float = 2
+                 ) -> None:
+        self._pump = Pump(kafka, delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms)
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """As ``Emitter.send``. Blocks."""
+        if not records:
+            return
+        began = time.monotonic()
+        known = threading.Event()
+        batch = _Batch(len(records), lambda _: known.set())
+        for record in records:
+            while True:
+                try:
+                    self._pump.submit(record, batch.heard)
+                    break
+                except BufferError:
+                    time.sleep(_FULL_PAUSE_S)
+        known.wait()
+        if batch.error is not None:
+            raise batch.error
+        _count(records, began)
+
+    def close(self) -> None:
+        """Wait for what is in flight. Blocks."""
+        self._pump.close()
 
 
 class Emitter:
@@ -482,7 +518,7 @@ class Emitter:
         self._linger_ms = linger_ms
         self._pump: Pump | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.finished: list[_Batch] = []
+        self._finished: list[tuple[_Batch, asyncio.Future[None]]] = []
 
     async def start(self) -> Self:
         """Needs no broker: a missing one shows when something is sent."""
@@ -516,7 +552,8 @@ class Emitter:
         if traces.tracer is not None:
             records = traced(records)
         began = time.monotonic()
-        batch = _Batch(self, len(records), self._loop.create_future())
+        written: asyncio.Future[None] = self._loop.create_future()
+        batch = _Batch(len(records), lambda done: self._finished.append((done, written)))
         for record in records:
             while True:
                 try:
@@ -524,22 +561,20 @@ class Emitter:
                     break
                 except BufferError:  # emptied by acknowledgements, or by the delivery timeout
                     await asyncio.sleep(_FULL_PAUSE_S)
-        await batch.future
-        _write_s.observe(time.monotonic() - began)
-        for record in records:
-            _written(record.topic).inc()
+        await written
+        _count(records, began)
 
     def _wake(self) -> None:
-        batches, self.finished = self.finished, []
-        if batches and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_finish, batches)
+        finished, self._finished = self._finished, []
+        if finished and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_finish, finished)
 
 
-def _finish(batches: list[_Batch]) -> None:
-    for batch in batches:
-        if batch.future.done():  # the caller was cancelled
+def _finish(batches: "list[tuple[_Batch, asyncio.Future[None]]]") -> None:
+    for batch, written in batches:
+        if written.done():  # the caller was cancelled
             continue
         if batch.error is None:
-            batch.future.set_result(None)
+            written.set_result(None)
         else:
-            batch.future.set_exception(not_written(batch.error, batch.topic))
+            written.set_exception(batch.error)

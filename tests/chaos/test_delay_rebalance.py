@@ -1,7 +1,6 @@
 """Row 17: what sleeps in a retry topic wakes up after members of the delay line came and went."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,11 +31,8 @@ class Lines:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
-    def _forward(self, records: Sequence[Outgoing]) -> "Future[None]":
+    def _forward(self, records: Sequence[Outgoing]) -> None:
         self.released += [record.key for record in records]
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
 
     def _park(self, record: Any, reason: str) -> Outgoing:
         raise AssertionError(reason)

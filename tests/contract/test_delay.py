@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from orderwatch.embedded import Broker
 from streams.config import KafkaConfig
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable
-from streams.kafka import Outgoing
+from streams.kafka import Outgoing, group_lag
 from tests.waiting import eventually
 
 
@@ -54,17 +53,13 @@ class Line:
     def keys(self) -> list[str]:
         return [(record.key or b"").decode() for _, record in self.released]
 
-    def forward(self, records: Sequence[Outgoing]) -> "Future[None]":
-        done: Future[None] = Future()
+    def forward(self, records: Sequence[Outgoing]) -> None:
         if self.broken:
             raise self.broken
         if self.away:
             self.away -= 1
-            done.set_exception(BrokerUnavailable("kafka: not acknowledged"))
-        else:
-            self.released += [(self.now(), record) for record in records]
-            done.set_result(None)
-        return done
+            raise BrokerUnavailable("kafka: not acknowledged")
+        self.released += [(self.now(), record) for record in records]
 
     @contextmanager
     def running(self) -> Iterator[DelayLine]:
@@ -199,6 +194,16 @@ async def test_a_restart_goes_on_from_the_last_commit(line: Line) -> None:
     with line.running():
         await eventually(lambda: "new" in line.keys(), 40)
     assert line.keys()[50:] == ["new"]
+
+
+async def test_what_moved_is_committed_without_a_stop(line: Line) -> None:
+    line.create("orders.retry.1s", partitions=1)
+    line.write("orders.retry.1s", *((f"{n}", -1) for n in range(50)), ("far", 3600))
+    with line.running():
+        await wait_for(line, 50)
+        moved = {("orders.retry.1s", 0): (50, 51)}
+        group = f"{line.kafka.topic_prefix}delay"
+        await eventually(lambda: group_lag(line.kafka, group, ["orders.retry.1s"]) == moved)
 
 
 async def test_what_was_not_acknowledged_before_a_restart_is_released_after_it(line: Line) -> None:

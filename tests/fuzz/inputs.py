@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,7 +186,7 @@ class Heads:
     def consume(self, number: int, timeout_s: float) -> list[Any]:
         return [self.record]
 
-    def commit(self, **_: Any) -> None:
+    def store_offsets(self, **_: Any) -> None:
         pass
 
 
@@ -198,15 +197,8 @@ DELAY_WORDS = [
 
 def _line_of(heads: Heads, moved: list[Outgoing]) -> DelayLine:
     line = DelayLine.__new__(DelayLine)  # without its consumer and its thread
-    done: Future[None] = Future()
-    done.set_result(None)
-
-    def forward(records: Sequence[Outgoing]) -> "Future[None]":
-        moved.extend(records)
-        return done
-
     line.__dict__.update(
-        _forward=forward, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _paused=set(),
+        _forward=moved.extend, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _paused=set(),
         _consumer=heads, _decode=msgspec.json.Decoder(_due_type()).decode,
     )  # fmt: skip
     return line
