@@ -1,7 +1,6 @@
 """The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -115,11 +114,11 @@ def _standings(order_id: bytes) -> Standings:
     return _read_standings(held) if held else {}
 
 
-def _each(name: str, handler: Callable[[Delivery], Awaitable[None]], per_turn: int = sys.maxsize
+def _each(name: str, handler: Callable[[Delivery], Awaitable[None]], **limits: int
           ) -> Callable[[Any], Awaitable[None]]:  # fmt: skip
     """Many records at a time, those of one order one after the other."""
     async def run(stream: Any) -> None:
-        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, per_turn)
+        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, **limits)
 
         async def one(arrival: Arrival) -> None:
             delivery = _delivery(arrival.message)
@@ -166,7 +165,7 @@ def _delivery(record: Any) -> Delivery:
 @app.agent(created, name="dispatch")
 async def dispatch_orders(stream: Any) -> None:
     """Place new orders."""
-    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery), _NEW_PER_TURN)(stream)
+    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery), per_turn=_NEW_PER_TURN)(stream)
 
 
 @app.agent(checks, name="check")

@@ -91,7 +91,7 @@ async def _replay(deps: Deps, held: Commanded, event: Command) -> None:
 
 def _received(event: Command) -> Commanded:
     said = {name: getattr(event, name) for name in _RECEIVED}
-    return Commanded(action=event.action.value, **said | {"tenant_id": event.tenant_id or ""})
+    return Commanded(action=event.action.value, **said | {"tenant_id": event.tenant})
 
 
 async def _ask(deps: Deps, event: Command, asked: list[tuple[int, int]]) -> None:

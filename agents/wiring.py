@@ -104,10 +104,7 @@ class Parts:
 
     async def open(self) -> None:
         """``connect``, then start the delay line and the timers."""
-        telemetry = self._file.telemetry
-        if telemetry.otlp_endpoint:
-            secret = {name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()}
-            traces.start(telemetry.otlp_endpoint, secret, telemetry.sample, "orderwatch-worker", release())
+        traces.start(self._file.telemetry, "orderwatch-worker", release())
         deps = await self.connect()
         self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [

@@ -42,7 +42,7 @@ def issue(config: Config, engine: sa.Engine, command: Command, wait_s: float) ->
     ping(config.kafka)  # a producer would wait for a broker that is away; a person is told
     with emitting(config) as emit:
         emit([message(command, topics.COMMAND, at=command.issued_at)])
-    return commands.wait(engine, command.tenant_id or "", command.command_id, wait_s)
+    return commands.wait(engine, command.tenant, command.command_id, wait_s)
 
 
 def on_queue(config: Config, engine: sa.Engine, action: CommandAction, *, by: str, reason: str,

@@ -46,10 +46,7 @@ def dashboard(
         raise ConfigError(
             f"web.host, web.port: cannot listen on {where[0]} port {where[1]} ({error.strerror})"
         ) from None
-    telemetry = settings.telemetry
-    if telemetry.otlp_endpoint:
-        secret = {name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()}
-        traces.start(telemetry.otlp_endpoint, secret, telemetry.sample, "orderwatch-dashboard", release())
+    traces.start(settings.telemetry, "orderwatch-dashboard", release())
     with listening:
         say(f"dashboard at {address(where[0], listening)}")
         sys.stdout.flush()

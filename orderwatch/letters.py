@@ -81,7 +81,7 @@ def _verdict(
     if isinstance(event, Check):
         return _check(of, event, known.get(_key(event)))
     if isinstance(event, Command):
-        held = commands.result(engine, event.tenant_id or "", event.command_id)
+        held = commands.result(engine, event.tenant, event.command_id)
         if held is not None and held.done is not None:
             return Verdict(**of, word="repeat", says="the command was decided before: nothing happens twice")
         return Verdict(**of, word="handled", says=f"the command {event.action} is decided under the ledger's rules")

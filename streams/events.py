@@ -178,6 +178,11 @@ class Command(Event, frozen=True, kw_only=True):
     fix: dict[str, Any] | None = None
 
     @property
+    def tenant(self) -> str:
+        """The tenant that it is about; empty when it is about no single one."""
+        return self.tenant_id or ""
+
+    @property
     def order(self) -> tuple[str, str]:
         """Tenant and id of the order that it is about."""
         assert self.tenant_id is not None and self.order_id is not None, "decoding refuses it"

@@ -16,6 +16,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from streams.config import TelemetryConfig
+
 HEADER = "traceparent"
 
 #: None while traces are off.
@@ -39,8 +41,11 @@ class Arrived(NamedTuple):
     headers: Headers | None
 
 
-def start(endpoint: str, headers: Mapping[str, str], sample: float, service: str, version: str) -> None:
-    """Record spans and send them to an OTLP/HTTP collector; one that is away costs spans, never orders."""
+def start(telemetry: "TelemetryConfig", service: str, version: str) -> None:
+    """Record spans and send them to the collector, where one is configured; one that is away costs spans, never orders.
+    """
+    if not telemetry.otlp_endpoint:
+        return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -49,10 +54,11 @@ def start(endpoint: str, headers: Mapping[str, str], sample: float, service: str
 
     global _provider
     resource = Resource.create({"service.name": service, "service.version": version})
-    _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample)))
+    _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(telemetry.sample)))
     exporter = OTLPSpanExporter(
-        f"{endpoint.rstrip('/')}/v1/traces", headers=dict(headers), timeout=_EXPORT_TIMEOUT_S
-    )
+        f"{telemetry.otlp_endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_TIMEOUT_S,
+        headers={name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()},
+    )  # fmt: skip
     _provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     use(_provider)
 

@@ -92,7 +92,7 @@ async def _issued(parts: Parts, by: str, number: str, said: dict[str, Any], came
     now = await parts.ask(queries.database_now, parts.engine)
     own = {"command_id": number, "by": by, "issued_at": events.rfc3339(now)}
     event = events.decode(Command, msgspec.json.encode(said | own))
-    tenant, order = event.tenant_id or "", event.order_id or ""
+    tenant, order = event.tenant, event.order_id or ""
     with unsure(f"ask again with command_id {number}"):
         await parts.send(message(event, topics.COMMAND, at=event.issued_at), order, tenant, came_from)
     return await _answer(parts, tenant, number) or _not_yet(event)
@@ -114,7 +114,7 @@ async def _answer(parts: Parts, tenant: str, number: str) -> Commanded | None:
 
 
 def _not_yet(event: Command) -> Commanded:
-    return Commanded(command_id=event.command_id, tenant_id=event.tenant_id or "", order_id=event.order_id,
+    return Commanded(command_id=event.command_id, tenant_id=event.tenant, order_id=event.order_id,
                      action=event.action, by=event.by, reason=event.reason, issued_at=event.issued_at)  # fmt: skip
 
 

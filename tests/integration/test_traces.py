@@ -25,6 +25,7 @@ from orderwatch.embedded import Broker
 from orderwatch.leash import Leashed
 from streams import traces
 from streams.clients import Change, OrderProducer, StatusChanges
+from streams.config import TelemetryConfig
 from streams.events import Created
 from tests.integration.conftest import Start
 from tests.system import ROOT, System
@@ -79,7 +80,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def traced_here(collector: Collector) -> Iterator[None]:
-    traces.start(collector.url, {"x-token": TOKEN}, 1.0, "test", "0")
+    telemetry = TelemetryConfig.model_validate({"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}})
+    traces.start(telemetry, "test", "0")
     yield
     traces.stop()
 

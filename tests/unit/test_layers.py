@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery"),
     "streams.recovery": ("streams.errors",),
     "streams.metrics": (),
-    "streams.traces": (),
+    "streams.traces": ("streams.config",),
     "db": ("db", *WORDS),
     "db.batch": ("db", *WORDS, "streams.metrics"),
     "agents.providers": ("agents.providers", *WORDS),
