@@ -36,7 +36,7 @@ from streams.config import Config, IntegrationConfig, secrets, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
-from streams.kafka import Emitter, Outgoing, Writer, apply_topics, first_offset, group_lag, message
+from streams.kafka import Emitter, Outgoing, Pump, apply_topics, first_offset, group_lag, message
 from streams.order import AttentionCode
 from streams.seal import VARIABLE, Sealer
 from streams.topics import PROMISES, specs
@@ -72,7 +72,7 @@ class Parts:
         self._https: dict[str, HttpClient] = {}
         self._share = 1.0
         self._delay: DelayLine | None = None
-        self._mover: Writer | None = None
+        self._mover: Pump | None = None
         self._heart: Heartbeat | None = None
         self._watchdog: Watchdog | None = None
         self._revision = ""
@@ -125,8 +125,8 @@ class Parts:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
 
         group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
-        self._mover = Writer(self._file.kafka, linger_ms=_MOVE_LINGER_MS)
-        self._delay = DelayLine(self._file.kafka, group, self._mover.send, _park, deps.clock.now, died)
+        self._mover = Pump(self._file.kafka, linger_ms=_MOVE_LINGER_MS)
+        self._delay = DelayLine(self._file.kafka, group, self._mover.write, _park, deps.clock.now, died)
         self._delay.start()
         self._watchdog = self._watch_progress(self._heart, self._delay, loop)
         _leave_to_the_collector_what_is_new()

@@ -1,6 +1,5 @@
 """What a command works with: the configuration with bundled servers resolved, and the database."""
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from db.engine import connect
 from orderwatch.embedded import Parts, running
 from streams.config import Config, load, with_catalog
 from streams.errors import ConfigError
-from streams.kafka import Emitter, Outgoing
+from streams.kafka import Outgoing, Pump
 
 EMBEDDED = "embedded"
 
@@ -69,9 +68,8 @@ def with_stored_catalog(config: Config, engine: sa.Engine) -> Config:
 @contextmanager
 def emitting(config: Config) -> Iterator[Callable[[Sequence[Outgoing]], None]]:
     """A function that sends records and returns when the broker has them; it raises ``BrokerUnavailable``."""
-    with asyncio.Runner() as runner:
-        emitter = runner.run(Emitter(config.kafka).start())
-        try:
-            yield lambda records: runner.run(emitter.send(records))
-        finally:
-            runner.run(emitter.close())
+    pump = Pump(config.kafka)
+    try:
+        yield pump.write
+    finally:
+        pump.close()

@@ -5,7 +5,6 @@ Both take a ``KafkaConfig`` or just the bootstrap servers, and are used from pla
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ from streams.seal import VARIABLE, Sealer
 
 log = logging.getLogger(__name__)
 
-_FULL_PAUSE_S = 0.005
 _POLL_S = 0.2
 _COMMIT_EVERY_MS = 1000
 _NOT_ALLOWED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
@@ -56,7 +54,6 @@ class OrderProducer:
         """``source`` becomes ``ce_source``; ``timeout_s`` is how long the broker may take to acknowledge an order."""
         self._source = source
         self._pump = Pump(_config(kafka), delivery_timeout_s=timeout_s)
-        self._timeout_s = timeout_s
 
     def place(self, created: Created) -> None:
         """Return when the broker has the order.
@@ -94,20 +91,15 @@ class OrderProducer:
             run.settle(number, error)
             return
         run.take_slot()
-        while True:
-            try:
-                self._pump.submit(record, partial(run.heard, number))
-                return
-            except BufferError:
-                time.sleep(_FULL_PAUSE_S)
-            except (BrokerUnavailable, EventError) as error:
-                run.give_slot()
-                run.settle(number, error)
-                return
+        try:
+            self._pump.put(record, partial(run.heard, number))
+        except (BrokerUnavailable, EventError) as error:
+            run.give_slot()
+            run.settle(number, error)
 
     def close(self) -> None:
         """Wait for what is in flight."""
-        self._pump.close(self._timeout_s)
+        self._pump.close()
 
     def __enter__(self) -> Self:
         return self

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 #: Of one partition so many are held before it is paused.
 _HELD = 250
-#: Nothing is due sooner than its tier after it was written, so a fetch may gather this long, and brings many.
+#: What is written now is due when its tier has passed, so a fetch may gather this long, and brings many.
 _FETCH = {"fetch.wait.max.ms": 100, "fetch.min.bytes": 1_000_000}
 #: What was moved is committed together: after a crash it moves once more, which is harmless.
 _COMMIT = {"auto.commit.interval.ms": 500}
@@ -81,6 +81,7 @@ class DelayLine:
         self._sleeping: dict[tuple[str, int], datetime] = {}
         self._held: dict[tuple[str, int], deque[_Waiting]] = {}
         self._paused: set[tuple[str, int]] = set()
+        self._ours: set[tuple[str, int]] = set()
         #: A move failed, and what it took is not read again yet: nothing behind it may be moved.
         self._behind = False
         self._decode = msgspec.json.Decoder(_Due).decode
@@ -112,9 +113,11 @@ class DelayLine:
         consumer.assign(partitions)
         consumer.resume(partitions)
         self._forget(partitions)
+        self._ours.update((partition.topic, partition.partition) for partition in partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._forget(partitions)
+        self._ours.difference_update((partition.topic, partition.partition) for partition in partitions)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
@@ -142,8 +145,9 @@ class DelayLine:
 
     def _turn(self) -> None:
         for record in self._consumer.consume(_BATCH, self._patience_s()):
-            if not _failed(record):
-                self._held.setdefault((record.topic(), record.partition()), deque()).append(self._read(record))
+            place = (record.topic(), record.partition())
+            if not _failed(record) and place in self._ours:  # it may have gone while these were gathered
+                self._held.setdefault(place, deque()).append(self._read(record))
         due: list[Outgoing] = []
         moved: list[TopicPartition] = []
         now = self._now()

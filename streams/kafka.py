@@ -1,4 +1,5 @@
-"""The confluent-kafka side of the wire: client settings, topics, and two faces of one idempotent producer.
+"""The confluent-kafka side of the wire: client settings, topics, and an idempotent producer for threads and for
+event loops.
 
 Every client of ours gets its settings here, so that security and manners towards a missing broker are said once.
 """
@@ -371,12 +372,34 @@ class Pump:
                 self._useless.set()
             raise not_written(error.args[0], record.topic) from None
 
-    def close(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
-        """Wait for what is in flight, fail the rest. Blocks."""
+    def put(self, record: Outgoing, heard: Heard) -> None:
+        """As ``submit``, but waits while the queue is full. Blocks."""
+        while True:
+            try:
+                return self.submit(record, heard)
+            except BufferError:  # emptied by acknowledgements, or by the delivery timeout
+                time.sleep(_FULL_PAUSE_S)
+
+    def write(self, records: Sequence[Outgoing]) -> None:
+        """``Emitter.send`` for a thread that may wait. Blocks."""
+        if not records:
+            return
+        began = time.monotonic()
+        known = threading.Event()
+        batch = _Batch(len(records), lambda _: known.set())
+        for record in records:
+            self.put(record, batch.heard)
+        known.wait()
+        if batch.error is not None:
+            raise batch.error
+        _count(records, began)
+
+    def close(self) -> None:
+        """Wait for what is in flight, at most ``delivery_timeout_s``; fail the rest. Blocks."""
         with self._handing_over:
             self._closing.set()
         self._thread.join()
-        if _flush(self._producer, timeout_s):
+        if _flush(self._producer, self._delivery_timeout_s):
             _fail_in_flight(self._producer)
         self._after_poll()
 
@@ -453,7 +476,7 @@ def traced(records: Sequence[Outgoing]) -> Sequence[Outgoing]:
 
 
 class _Batch:
-    """The records of one ``send``, counted down in the pump's thread; ``finished`` is called there after the last."""
+    """The records of one ``send``, counted down where the pump hears; ``finished`` is called there after the last."""
 
     __slots__ = ("_finished", "_left", "error")
 
@@ -477,45 +500,12 @@ def _count(records: Sequence[Outgoing], began: float) -> None:
         _written(record.topic).inc()
 
 
-class Writer:
-    """Writes records and returns when the broker has them, from a thread that may wait. Needs no broker to begin."""
-
-    def __init__(self, kafka: KafkaConfig, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S, linger_ms: float = 2
-                 ) -> None:
-        self._pump = Pump(kafka, delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms)
-
-    def send(self, records: Sequence[Outgoing]) -> None:
-        """As ``Emitter.send``. Blocks."""
-        if not records:
-            return
-        began = time.monotonic()
-        known = threading.Event()
-        batch = _Batch(len(records), lambda _: known.set())
-        for record in records:
-            while True:
-                try:
-                    self._pump.submit(record, batch.heard)
-                    break
-                except BufferError:
-                    time.sleep(_FULL_PAUSE_S)
-        known.wait()
-        if batch.error is not None:
-            raise batch.error
-        _count(records, began)
-
-    def close(self) -> None:
-        """Wait for what is in flight. Blocks."""
-        self._pump.close()
-
-
 class Emitter:
     """Writes records and returns when the broker has them. Never blocks the event loop."""
 
     def __init__(self, kafka: KafkaConfig, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S, linger_ms: float = 2
                  ) -> None:
-        self._kafka = kafka
-        self._delivery_timeout_s = delivery_timeout_s
-        self._linger_ms = linger_ms
+        self._open = partial(Pump, kafka, delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms)
         self._pump: Pump | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished: list[tuple[_Batch, asyncio.Future[None]]] = []
@@ -523,14 +513,13 @@ class Emitter:
     async def start(self) -> Self:
         """Needs no broker: a missing one shows when something is sent."""
         self._loop = asyncio.get_running_loop()
-        self._pump = Pump(self._kafka, delivery_timeout_s=self._delivery_timeout_s, linger_ms=self._linger_ms,
-                          after_poll=self._wake)
+        self._pump = self._open(after_poll=self._wake)
         return self
 
     async def close(self) -> None:
         """Wait for what is in flight (at most the delivery timeout); what is left then is ``BrokerUnavailable``."""
         if self._pump is not None:
-            await asyncio.to_thread(self._pump.close, self._delivery_timeout_s)
+            await asyncio.to_thread(self._pump.close)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -559,7 +548,7 @@ class Emitter:
                 try:
                     self._pump.submit(record, batch.heard)
                     break
-                except BufferError:  # emptied by acknowledgements, or by the delivery timeout
+                except BufferError:  # as in ``Pump.put``
                     await asyncio.sleep(_FULL_PAUSE_S)
         await written
         _count(records, began)
@@ -570,8 +559,8 @@ class Emitter:
             self._loop.call_soon_threadsafe(_finish, finished)
 
 
-def _finish(batches: "list[tuple[_Batch, asyncio.Future[None]]]") -> None:
-    for batch, written in batches:
+def _finish(finished: list[tuple[_Batch, asyncio.Future[None]]]) -> None:
+    for batch, written in finished:
         if written.done():  # the caller was cancelled
             continue
         if batch.error is None:

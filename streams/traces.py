@@ -42,8 +42,7 @@ class Arrived(NamedTuple):
 
 
 def start(telemetry: "TelemetryConfig", service: str, version: str) -> None:
-    """Record spans and send them to the collector, where one is configured; one that is away costs spans, never orders.
-    """
+    """Send spans to the collector, if one is configured; one that is away costs spans, never orders."""
     if not telemetry.otlp_endpoint:
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

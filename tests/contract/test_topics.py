@@ -22,7 +22,7 @@ from orderwatch.leash import Leashed
 from streams import events, topics
 from streams.config import Config, KafkaConfig
 from streams.errors import BrokerUnavailable, EventError
-from streams.kafka import Emitter, Outgoing, Writer, apply_topics, client_settings, group_lag, message, ping
+from streams.kafka import Emitter, Outgoing, Pump, apply_topics, client_settings, group_lag, message, ping
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -238,32 +238,32 @@ async def test_a_full_queue_is_waited_for(wire: KafkaConfig, monkeypatch: pytest
     assert len(await asyncio.to_thread(records_of, wire, topics.CREATED, 200)) == 200
 
 
-def test_a_writer_returns_when_every_record_is_on_the_broker(wire: KafkaConfig) -> None:
+def test_a_thread_waits_until_every_record_is_on_the_broker(wire: KafkaConfig) -> None:
     sent = [message(_created(number), topics.CREATED, at=NOW) for number in range(500)]
-    writer = Writer(wire)
+    pump = Pump(wire, linger_ms=3000)  # who does not wait for the broker finds nothing there
     try:
-        writer.send(sent)
+        pump.write(sent)
         known = group_lag(wire, uuid4().hex, [topics.CREATED])
     finally:
-        writer.close()
+        pump.close()
     assert sum(end for _, end in known.values()) == 500
     found = records_of(wire, topics.CREATED, 500)
     assert sorted(value for _, _, value, _ in found) == sorted(record.value for record in sent)
 
 
-def test_a_writer_says_what_the_broker_did_not_take(wire: KafkaConfig) -> None:
-    nowhere = Writer(KafkaConfig(bootstrap_servers=f"127.0.0.1:{free_port()}"), delivery_timeout_s=0.5)
+def test_a_thread_hears_what_the_broker_did_not_take(wire: KafkaConfig) -> None:
+    nowhere = Pump(KafkaConfig(bootstrap_servers=f"127.0.0.1:{free_port()}"), delivery_timeout_s=0.5)
     with pytest.raises(BrokerUnavailable, match=r"orders\.check"):
-        nowhere.send([Outgoing(topics.CHECK, b"one", b"{}", [])])
+        nowhere.write([Outgoing(topics.CHECK, b"one", b"{}", [])])
     nowhere.close()
 
-    writer = Writer(wire)
+    pump = Pump(wire)
     with pytest.raises(EventError) as raised:
-        writer.send([Outgoing(topics.DEAD_LETTER, None, b"x" * (topics.DEAD_LETTER_BYTES + 1), [])])
-    writer.close()
+        pump.write([Outgoing(topics.DEAD_LETTER, None, b"x" * (topics.DEAD_LETTER_BYTES + 1), [])])
+    pump.close()
     assert raised.value.reason == "refused_by_broker"
     with pytest.raises(BrokerUnavailable, match="closed"):
-        writer.send([Outgoing(topics.CHECK, b"one", b"{}", [])])
+        pump.write([Outgoing(topics.CHECK, b"one", b"{}", [])])
 
 
 class TurnsAway:

@@ -199,7 +199,7 @@ def _line_of(heads: Heads, moved: list[Outgoing]) -> DelayLine:
     line = DelayLine.__new__(DelayLine)  # without its consumer and its thread
     line.__dict__.update(
         _forward=moved.extend, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _paused=set(),
-        _consumer=heads, _decode=msgspec.json.Decoder(_due_type()).decode,
+        _ours={("orders.retry.30s", 0)}, _consumer=heads, _decode=msgspec.json.Decoder(_due_type()).decode,
     )  # fmt: skip
     return line
 
