@@ -19,7 +19,10 @@ from bench.throughput import MEASURED, Progress, until_ended
 from orderwatch.embedded import PartError
 
 KILL_CHECK_AFTER_S = 4.0
+#: The provider goes away when the last order is placed, before the first check is due: so all of them are when it is
+#: back, if orders were placed at this rate at least.
 OUTAGE_CHECK_AFTER_S = 45.0
+PLACED_PER_S = 150.0
 OUTAGE_S = 60.0
 CHECK_RATE = 500.0
 NEW_ORDERS_RATE = 20.0
@@ -81,16 +84,18 @@ def _kill(scene: Scene) -> None:
 
 def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: float = OUTAGE_S) -> list[Finding]:
     """Every check becomes due while the provider answers 503; new orders come in from the moment it is back."""
-    options = replace(options, first_after_s=OUTAGE_CHECK_AFTER_S, check_rate=CHECK_RATE)
+    check_after_s = OUTAGE_CHECK_AFTER_S + options.orders / PLACED_PER_S
+    options = replace(options, first_after_s=check_after_s, check_rate=CHECK_RATE)
     contender = Orderwatch()
     with stage.scene(options) as scene:
         contender.start(scene)
         with placing(contender, scene, MEASURED, options.orders, 0.0) as shop:
             shop.result()
             _until_bought(scene, options, progress, contender.name)
+        away = time.time()
         scene.control("PATCH", "/accounts/znet-1",
                       {"faults": [{**_AWAY, "operation": kind} for kind in ("place", "check")]})  # fmt: skip
-        _wait(OUTAGE_CHECK_AFTER_S + outage_s, progress)
+        _wait(check_after_s + outage_s, progress)
         back = time.time()
         scene.control("PATCH", "/accounts/znet-1", {"faults": []})
         new = int(NEW_ORDERS_RATE * (60 + options.orders / CHECK_RATE))
@@ -101,6 +106,7 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
         evidence, fresh = ev.of_ours(scene, MEASURED), ev.of_ours(scene, _NEW)
         requests = ev.asked_of(scene)
         differences = ev.books(scene, MEASURED, evidence).differences + ev.books(scene, _NEW, fresh).differences
+    due = sum(away < requests.placed[reference] + check_after_s < back for reference in evidence.references)
     asked = sorted(at for reference in evidence.references for at in requests.asked[reference] if at > back)
     full = busiest(asked)
     waits = sorted((at, at - fresh.appended[order]) for reference, at in requests.placed.items()
@@ -108,8 +114,8 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
     opened = asked[0] if asked else back
     while_busy = spread(1000 * wait for at, wait in waits if at - wait > opened)
     return [
-        Finding(f"{options.orders} checks due after an outage of {outage_s:g} s: the first was asked",
-                f"{opened - back:.1f} s after the provider was back"),
+        Finding(f"checks that became due in an outage of {check_after_s + outage_s:.0f} s", str(due)),
+        Finding("the first was asked", f"{opened - back:.1f} s after the provider was back"),
         Finding("all were asked", f"{asked[-1] - opened:.1f} s later" if asked else "never"),
         Finding(f"checks per second when the lane was open (its rate is {CHECK_RATE:g}/s)", f"{full:.0f}"),
         Finding("new orders meanwhile, append to provider p50 / p99",
