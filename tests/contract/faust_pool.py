@@ -7,6 +7,7 @@ a partition it takes the lowest acknowledged offset for the lowest there is. One
 import asyncio
 import os
 import random
+import time
 from typing import Any
 
 from agents.pool import Pool
@@ -50,6 +51,19 @@ if os.environ.get("RAISING"):
                 done.write(f"{record.partition} {record.offset}\n")
                 if record.value == b"0":
                     raise ValueError("the handler failed")
+
+elif due := os.environ.get("DUE"):
+
+    @app.agent(source)
+    async def busy(stream: Any) -> None:
+        async for fetch in stream.events():
+            time.sleep(0.05)
+            done.writelines(f"{record.partition} {record.offset}\n" for record in fetch.value)
+
+    @app.agent(app.topic(due, value_type=bytes, value_serializer="raw", key_serializer="raw"))
+    async def beside(stream: Any) -> None:
+        async for fetch in stream.events():
+            done.writelines(f"-1 {record.offset}\n" for record in fetch.value)
 
 else:
 

@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "streams.errors": (),
     "streams": ("streams",),
     # agents are named as text only
-    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery"),
+    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery",
+                    "streams.topics"),
     "streams.recovery": ("streams.errors",),
     "streams.metrics": (),
     "streams.traces": ("streams.config",),
