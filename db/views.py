@@ -23,7 +23,7 @@ _REFERENCED = """
 with input as (select * from json_to_recordset(%s::json) as x(
     tenant_id text, order_id text, attempt int, integration_id text, provider text, provider_referans text,
     external_order_id text, cost_amount numeric, cost_currency text, balance_amount numeric, balance_currency text,
-    sent_at timestamptz)
+    sent_at timestamptz) limit %s
 ), balances as (
     insert into integration_state as s (integration_id, balance_amount, balance_currency, balance_at)
     select distinct on (integration_id) integration_id, balance_amount, balance_currency, sent_at from input
@@ -42,7 +42,7 @@ _STATUS = """
 with input as (select * from json_to_recordset(%s::json) as x(
     tenant_id text, order_id text, version int, status text, external_status text, reason text, message text,
     attempt int, integration_id text, provider_referans text, checks int, occurred_at timestamptz, pins json,
-    cost_amount numeric, cost_currency text)
+    cost_amount numeric, cost_currency text) limit %s
 )
 update orders o set version = i.version, status = i.status, external_status = i.external_status, reason = i.reason,
     message = coalesce(i.message, o.message), checks = greatest(o.checks, i.checks),
@@ -60,7 +60,7 @@ from input i where o.tenant_id = i.tenant_id and o.order_id = i.order_id and i.v
 _ATTENTION = """
 insert into attention (id, tenant_id, order_id, integration_id, code, message, since)
 select id, tenant_id, order_id, integration_id, code, message, since from json_to_recordset(%s::json) as x(
-    id text, tenant_id text, order_id text, integration_id text, code text, message text, since timestamptz)
+    id text, tenant_id text, order_id text, integration_id text, code text, message text, since timestamptz) limit %s
 on conflict do nothing"""
 
 _DEAD_LETTER = """
@@ -68,7 +68,7 @@ insert into dead_letters (topic, partition, "offset", agent, reason, error, key,
 select topic, partition, "offset", agent, reason, error, decode(key, 'hex'), decode(value, 'hex'), headers, at,
     tenant_id
 from json_to_recordset(%s::json) as x(topic text, partition int, "offset" bigint, agent text, reason text, error text,
-    key text, value text, headers jsonb, at timestamptz, tenant_id text)
+    key text, value text, headers jsonb, at timestamptz, tenant_id text) limit %s
 on conflict do nothing"""
 
 
@@ -108,7 +108,7 @@ class Views:
         def run() -> None:
             with answering(self._engine), self._engine.begin() as connection:
                 for rows in batches:
-                    connection.exec_driver_sql(statement, (_encode(rows).decode(),))
+                    connection.exec_driver_sql(statement, (_encode(rows).decode(), len(rows)))
 
         await asyncio.get_running_loop().run_in_executor(self._executor, run)
 

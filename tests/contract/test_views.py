@@ -6,17 +6,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import decide, record
 from agents.guard import Delivery
 from agents.routes import facts_of
 from agents.work import Deps
+from db.rows import Change
 from orderwatch.embedded import free_port
 from streams.errors import StoreUnavailable
 from streams.events import Attention, Event, Referenced, StatusChanged, encode
 from tests.contract.store import Store, store_on
 from tests.fakes import NOW, Sent, order, routing
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -168,3 +171,29 @@ async def test_views_that_are_away_are_said_so(expect_errors: Callable[[str], No
     with store_on(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none") as store:
         with pytest.raises(StoreUnavailable):
             await record.status_changed(store.views, [delivery(changed(1))])
+
+
+async def test_an_order_is_found_by_its_key_among_thousands(database: str) -> None:
+    with store_on(database) as beside:
+        beside.run("insert into ledger_orders (tenant_id, order_id, fingerprint, request, status, external_status,"
+                   " accepted_at, deadline_at) select 't', 'o-' || n, 'f', '{}', 'pending', 'not_sent', now(), now()"
+                   " from generate_series(1, 5000) n")  # fmt: skip
+        beside.run("insert into orders (tenant_id, order_id, package_id, quantity, user_identifier, status,"
+                   " external_status, created_at) select 't', 'o-' || n, 'p', 1, 'p' || n, 'pending', 'not_sent', now()"
+                   " from generate_series(1, 5000) n")  # fmt: skip
+        with store_on(database) as store:
+            made, routes = order(), routing()
+            await store.ledger.open(decide.opened(made, routes, routes.first(facts_of(made)), NOW))
+            state = await store.ledger.load(made.key)
+            assert state is not None
+            assert await store.ledger.apply(Change(order=msgspec.structs.replace(state.order, version=5))) is not None
+            await record.referenced(store.views, [delivery(referenced(1, "ref-1"))])
+            await record.status_changed(store.views, [delivery(changed(1))])
+
+        def read() -> dict[str, tuple[int, int]]:
+            return {row["relname"]: (row["idx_scan"], row["seq_scan"])
+                    for row in beside.rows("select relname, idx_scan, seq_scan from pg_stat_user_tables")}  # fmt: skip
+
+        # a session that ends tells the statistics what it did
+        await eventually(lambda: read()["ledger_orders"][0] >= 3 and read()["orders"][0] >= 2)
+        assert read()["ledger_orders"][1] == read()["orders"][1] == 0
