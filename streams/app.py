@@ -8,6 +8,7 @@ import inspect
 import os
 import ssl
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,6 @@ from streams.config import Config, KafkaConfig, load
 from streams.errors import BrokerUnavailable, ConfigError
 from streams.logs import logging_config
 from streams.recovery import Tables
-from streams.topics import CREATED
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,8 @@ CHANGELOG = "-changelog"
 _FETCH_WAIT_MS = 100
 #: The reader looks up this often when nothing comes: a rewind waits for it.
 _FETCH_TURN_S = 0.25
+#: What a read brought counts so much less at each read that follows.
+_REMEMBERED = 0.9
 #: Fetches that may wait for one agent, for each of its partitions. Faust stops reading a partition that brings one when
 #: the queue is three quarters full; each of the others may still bring one, and a full queue would stop all reading.
 _FETCHES_AHEAD = 5
@@ -48,6 +50,11 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Topic -> how many records its last reads brought, the older the less they count.
+        self._brought: defaultdict[str, float] = defaultdict(float)
+
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
@@ -66,12 +73,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 self.set_shutdown()
 
     async def _fetch_records(self, consumer: AIOKafkaConsumer, *partitions: Any, **limits: Any) -> Any:
-        """New orders last: a read takes so many records at most, in the order in which partitions brought some, and a
-        burst fills it alone again and again. Due checks behind it waited for seconds, operators' commands too."""
-        fetched = consumer._fetcher._records
-        for place in [place for place in fetched if place.topic.endswith(CREATED)]:
+        """Topics that brought least lately first: a read takes so many records at most, in the order in which
+        partitions brought some, and a burst of new orders or of due checks fills it alone again and again. Whatever
+        came beside it waited for seconds."""
+        fetched, brought = consumer._fetcher._records, self._brought
+        for place in sorted(fetched, key=lambda place: brought[place.topic]):
             fetched[place] = fetched.pop(place)
-        return await super()._fetch_records(consumer, *partitions, **limits)
+        found = await super()._fetch_records(consumer, *partitions, **limits)
+        for topic in brought:
+            brought[topic] *= _REMEMBERED
+        for place, records in found.items():
+            brought[place.topic] += len(records)
+        return found
 
     async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
         try:

@@ -52,7 +52,7 @@ if os.environ.get("RAISING"):
                 if record.value == b"0":
                     raise ValueError("the handler failed")
 
-elif due := os.environ.get("DUE"):
+elif beside := os.environ.get("BESIDE"):
 
     @app.agent(source)
     async def busy(stream: Any) -> None:
@@ -60,8 +60,8 @@ elif due := os.environ.get("DUE"):
             time.sleep(0.05)
             done.writelines(f"{record.partition} {record.offset}\n" for record in fetch.value)
 
-    @app.agent(app.topic(due, value_type=bytes, value_serializer="raw", key_serializer="raw"))
-    async def beside(stream: Any) -> None:
+    @app.agent(app.topic(beside, value_type=bytes, value_serializer="raw", key_serializer="raw"))
+    async def small(stream: Any) -> None:
         async for fetch in stream.events():
             done.writelines(f"-1 {record.offset}\n" for record in fetch.value)
 

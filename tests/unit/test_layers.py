@@ -26,8 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "streams.errors": (),
     "streams": ("streams",),
     # agents are named as text only
-    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery",
-                    "streams.topics"),
+    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery"),
     "streams.recovery": ("streams.errors",),
     "streams.metrics": (),
     "streams.traces": ("streams.config",),
