@@ -100,9 +100,8 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
         scene.control("PATCH", "/accounts/znet-1", {"faults": []})
         new = int(NEW_ORDERS_RATE * (60 + options.orders / CHECK_RATE))
         with placing(contender, scene, _NEW, new, NEW_ORDERS_RATE) as shop:
-            until_ended(contender, scene, MEASURED, options.orders, progress)
+            until_ended(contender, scene, "", options.orders + new, progress)
             shop.result()
-            until_ended(contender, scene, _NEW, new, progress)
         evidence, fresh = ev.of_ours(scene, MEASURED), ev.of_ours(scene, _NEW)
         requests = ev.asked_of(scene)
         differences = ev.books(scene, MEASURED, evidence).differences + ev.books(scene, _NEW, fresh).differences
@@ -111,12 +110,12 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
     full = busiest(asked)
     waits = sorted((at, at - fresh.appended[order]) for reference, at in requests.placed.items()
                    if (order := fresh.references.get(reference)) in fresh.appended)  # fmt: skip
-    opened = asked[0] if asked else back
-    while_busy = spread(1000 * wait for at, wait in waits if at - wait > opened)
+    opened, caught_up = (asked[0], asked[-1]) if asked else (back, back)
+    while_busy = spread(1000 * wait for at, wait in waits if opened < at - wait < caught_up)
     return [
         Finding(f"checks that became due in an outage of {check_after_s + outage_s:.0f} s", str(due)),
         Finding("the first was asked", f"{opened - back:.1f} s after the provider was back"),
-        Finding("all were asked", f"{asked[-1] - opened:.1f} s later" if asked else "never"),
+        Finding("all were asked", f"{caught_up - opened:.1f} s later" if asked else "never"),
         Finding(f"checks per second when the lane was open (its rate is {CHECK_RATE:g}/s)", f"{full:.0f}"),
         Finding("new orders meanwhile, append to provider p50 / p99",
                 f"{while_busy.p50:.0f} / {while_busy.p99:.0f} ms ({while_busy.count} orders)"),

@@ -43,10 +43,11 @@ def run(
 
 
 def warm(contender: Contender, scene: Scene, progress: Progress, prefix: str = WARM_UP) -> None:
-    """Some orders placed; to their end where it is near. Then the simulator forgets them."""
-    with placing(contender, scene, prefix, scene.options.warm_up, 0.0) as shop:
+    """Some orders placed, as the measured ones will be, and brought to their end. Then the simulator forgets them."""
+    options = scene.options
+    with placing(contender, scene, prefix, options.warm_up, options.rate) as shop:
+        until_ended(contender, scene, prefix, options.warm_up, progress)
         shop.result()
-        until_ended(contender, scene, prefix, scene.options.warm_up, progress)
     scene.control("POST", "/reset")
 
 
