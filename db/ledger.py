@@ -1,8 +1,7 @@
 """The ledger: the only guard against buying twice. Every write is one statement for many orders, guarded per order.
 
-Rows travel as one JSON parameter; PostgreSQL unpacks it, and is told how many there are: it takes them for a hundred
-otherwise, and reads a table of some thousand orders from end to end for one of them. A write names the revision it was
-decided on and is refused when the order has moved since, so a decision never lands on a state that it did not see.
+Rows travel as one JSON parameter; PostgreSQL unpacks it. A write names the revision it was decided on and is refused
+when the order has moved since, so a decision never lands on a state that it did not see.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +17,10 @@ from db import commands
 from db.batch import Batcher
 from db.clock import Clock
 from db.engine import answering
-from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState, Replay
+from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState, Replay, parameters
 
 T = TypeVar("T")
 
-_encode = msgspec.json.Encoder(decimal_format="string").encode
 _decode_state = msgspec.json.Decoder(OrderState, strict=False).decode
 
 #: Columns that a change may write; the rest is set once, when the row is born.
@@ -255,7 +253,7 @@ class Ledger:
 
     async def pending_longer(self, after: Key, older_s: float, code: str, discriminator: str, page: int) -> list[Key]:
         """Open orders older than ``older_s`` for which this attention was not raised yet."""
-        raised = _encode([{"code": code, "discriminator": discriminator}]).decode()
+        raised, _ = parameters([{"code": code, "discriminator": discriminator}])
         rows = await self._query(_PENDING, older=older_s, raised=raised, tenant=after[0], order=after[1], page=page)
         return [(row[0], row[1]) for row in rows]
 
@@ -309,7 +307,7 @@ class Ledger:
             for i, change in enumerate(changes)
         ]
         with answering(self._engine), self._engine.begin() as connection:
-            written = connection.exec_driver_sql(statement, (_encode(rows).decode(), len(rows))).all()
+            written = connection.exec_driver_sql(statement, parameters(rows)).all()
             self._clock.observe(written[-1][2] if written else None)
         stored: list[Change | None] = [None] * len(changes)
         for i, lease_until, _ in written:
@@ -319,7 +317,7 @@ class Ledger:
     def _read(self, keys: Sequence[Key]) -> list[OrderState | None]:
         rows = [{"i": i, "tenant_id": key[0], "order_id": key[1]} for i, key in enumerate(keys)]
         with answering(self._engine), self._engine.connect() as connection:
-            found = connection.exec_driver_sql(_LOAD, (_encode(rows).decode(), len(rows))).all()
+            found = connection.exec_driver_sql(_LOAD, parameters(rows)).all()
         states: list[OrderState | None] = [None] * len(keys)
         for i, text, now in found:
             states[i] = _decode_state(text)

@@ -1,5 +1,6 @@
 """The ledger's rows as the agents see them. Instants are database time."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,17 @@ import msgspec
 from streams.order import LIVE, AttemptState, ExternalStatus, Status
 
 Key = tuple[str, str]
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def parameters(rows: Sequence[Any]) -> tuple[str, int]:
+    """The two parameters of a statement that unpacks rows: a JSON array, and how many they are, for its ``limit``.
+
+    PostgreSQL takes any array for a hundred rows, and would read a table of some thousand orders from end to end for
+    one of them.
+    """
+    return _encode(rows).decode(), len(rows)
 
 
 class Raised(msgspec.Struct, kw_only=True):

@@ -10,14 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from db.engine import answering
+from db.rows import parameters
 
 _Row = dict[str, Any]
-
-_encode = msgspec.json.Encoder(decimal_format="string").encode
 
 _REFERENCED = """
 with input as (select * from json_to_recordset(%s::json) as x(
@@ -108,7 +106,7 @@ class Views:
         def run() -> None:
             with answering(self._engine), self._engine.begin() as connection:
                 for rows in batches:
-                    connection.exec_driver_sql(statement, (_encode(rows).decode(), len(rows)))
+                    connection.exec_driver_sql(statement, parameters(rows))
 
         await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
