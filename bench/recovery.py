@@ -27,6 +27,8 @@ OUTAGE_S = 60.0
 CHECK_RATE = 500.0
 NEW_ORDERS_RATE = 20.0
 _NEW = "n"
+#: What every order's id begins with.
+_ANY = ""
 _LOOK_S = 0.25
 _AWAY = {"kind": "error_before", "status": 503, "times": None}
 
@@ -100,7 +102,7 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
         scene.control("PATCH", "/accounts/znet-1", {"faults": []})
         new = int(NEW_ORDERS_RATE * (60 + options.orders / CHECK_RATE))
         with placing(contender, scene, _NEW, new, NEW_ORDERS_RATE) as shop:
-            until_ended(contender, scene, "", options.orders + new, progress)
+            until_ended(contender, scene, _ANY, options.orders + new, progress)
             shop.result()
         evidence, fresh = ev.of_ours(scene, MEASURED), ev.of_ours(scene, _NEW)
         requests = ev.asked_of(scene)
@@ -108,8 +110,8 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
     due = sum(away < requests.placed[reference] + check_after_s < back for reference in evidence.references)
     asked = sorted(at for reference in evidence.references for at in requests.asked[reference] if at > back)
     full = busiest(asked)
-    waits = sorted((at, at - fresh.appended[order]) for reference, at in requests.placed.items()
-                   if (order := fresh.references.get(reference)) in fresh.appended)  # fmt: skip
+    waits = [(at, at - fresh.appended[order]) for reference, at in requests.placed.items()
+             if (order := fresh.references.get(reference)) in fresh.appended]  # fmt: skip
     opened, caught_up = (asked[0], asked[-1]) if asked else (back, back)
     while_busy = spread(1000 * wait for at, wait in waits if opened < at - wait < caught_up)
     return [
