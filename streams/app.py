@@ -38,8 +38,8 @@ CHANGELOG = "-changelog"
 _FETCH_WAIT_MS = 100
 #: The reader looks up this often when nothing comes: a rewind waits for it.
 _FETCH_TURN_S = 0.25
-#: What a read brought counts so much less at each read that follows. Were only the last one remembered, a topic that has
-#: just filled a read would soon be first again.
+#: What a read brought counts so much less at each read that follows. Were only the last one remembered, a topic that
+#: has just filled a read would soon be first again.
 _REMEMBERED = 0.9
 #: Fetches that may wait for one agent, for each of its partitions. Faust stops reading a partition that brings one when
 #: the queue is three quarters full; each of the others may still bring one, and a full queue would stop all reading.

@@ -15,7 +15,7 @@ from agents import record
 from agents.config_check import problems
 from agents.guard import Delivery, dead_letter
 from agents.wiring import _park
-from db.views import _encode
+from db.rows import parameters
 from orderwatch.order_files import Rejects, read_orders
 from streams import events
 from streams.config import CatalogueDocs, load, with_catalog
@@ -268,7 +268,7 @@ class Kept:
 
     async def dead_letter(self, **row: Any) -> None:
         shown = {**row, **{name: (row[name] or b"").hex() for name in ("key", "value")}}
-        _encode([shown])  # as the view does
+        parameters([shown])  # as the view does
         told = "".join((row["topic"], row["agent"], row["reason"], row["error"], *sum(row["headers"].items(), ())))
         assert not set(told) & {"\x00", *SURROGATES}, "text that PostgreSQL cannot hold"
         assert -1 <= row["partition"] < 2**31 and -1 <= row["offset"] < 2**63
