@@ -28,8 +28,9 @@ log = structlog.get_logger(__name__)
 app: App = _app
 settings = app.settings
 _prefix = settings.kafka.topic_prefix
-#: Of an agent that writes whole fetches down: while one is written the next ones gather.
-_FETCHES_AT_ONCE = 4
+#: Of an agent that writes whole fetches down: while these are written the next ones gather. A partition whose fetches
+#: wait holds up the reading of every other one, for a tenth of a second each time.
+_FETCHES_AT_ONCE = 16
 #: An agent with so many events in flight does not wait for the next one.
 _PLENTY = 50
 #: So many new orders begin in one turn of the event loop. A check takes many turns from its topic to its answer: a

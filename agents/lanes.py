@@ -193,10 +193,10 @@ class Lane:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
-        # One asker per batch that is waiting, up to the concurrency: the rest gathers behind them.
-        if len(self._askers) * self._batch < self._waiting_checks and (
-            len(self._askers) < self.limits.concurrency
-        ):
+        # One asker per batch that is waiting, up to the concurrency. Where questions travel together, those whose call
+        # is under way count too: the rest gathers behind them.
+        ready = len(self._askers) - (self._checks.in_flight if self._batch == 1 else 0)
+        if ready * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
             task = asyncio.create_task(self._run_asker())
             self._askers.add(task)
             task.add_done_callback(self._askers.discard)

@@ -258,6 +258,7 @@ class CacheTable(faust.Table):  # type: ignore[misc]
         #: What changed since it was last written: key -> value, None for a deleted key.
         self._unwritten: dict[Any, Any] = {}
         self._writing = asyncio.Lock()
+        self._begun = 0
         self._failures = 0
 
     def on_key_set(self, key: Any, value: Any) -> None:
@@ -269,14 +270,17 @@ class CacheTable(faust.Table):  # type: ignore[misc]
     async def write(self, send: Callable[[Mapping[Any, Any]], Awaitable[None]]) -> None:
         """Returns when ``send`` wrote every change there was: key -> value, None for a deleted key.
 
-        One after the other, as what is on its way would be written once more; and whoever waited for a write that
-        failed has failed with it, or each would wait as long again. Raises what ``send`` raises, or
-        ``BrokerUnavailable``; then it is to be repeated.
+        One after the other, as what is on its way would be written once more. All who waited for one are done with the
+        next, which takes what each of them changed; and whoever waited for one that failed has failed with it, or each
+        would wait as long again. Raises what ``send`` raises, or ``BrokerUnavailable``; then it is to be repeated.
         """
-        failures = self._failures
+        begun, failures = self._begun, self._failures
         async with self._writing:
             if self._failures != failures:
                 raise BrokerUnavailable("kafka: the table could not be written")
+            if self._begun != begun:
+                return
+            self._begun += 1
             changes = dict(self._unwritten)
             try:
                 await send(changes)

@@ -147,7 +147,7 @@ class Send:
 @pytest.fixture
 def table() -> CacheTable:
     made = object.__new__(CacheTable)
-    made._unwritten, made._writing, made._failures = {}, asyncio.Lock(), 0
+    made._unwritten, made._writing, made._begun, made._failures = {}, asyncio.Lock(), 0, 0
     return made
 
 
@@ -161,7 +161,23 @@ async def test_what_a_table_writes_already_is_not_written_again_and_what_changed
     table.on_key_del(b"b")
     send.gate.set()
     await asyncio.gather(*writes)
-    assert send.written == [{b"a": b"1"}, {b"a": b"2", b"b": None}, {}]
+    assert send.written == [{b"a": b"1"}, {b"a": b"2", b"b": None}]
+
+
+async def test_all_who_wait_for_a_write_share_the_next(table: CacheTable) -> None:
+    """One each, and the last of sixteen waited for sixteen: three quarters of a second, in which nothing was read."""
+    send = Send()
+
+    async def change(number: int) -> None:
+        table.on_key_set(b"%d" % number, b"1")
+        await table.write(send)
+        table.on_key_set(b"later %d" % number, b"2")
+
+    changing = [asyncio.create_task(change(number)) for number in range(16)]
+    await asyncio.sleep(0)
+    send.gate.set()
+    await asyncio.gather(*changing)
+    assert [len(changes) for changes in send.written] == [1, 16]  # the first has changed something more
 
 
 async def test_whoever_waited_for_a_write_that_failed_fails_with_it(table: CacheTable) -> None:

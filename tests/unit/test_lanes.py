@@ -357,6 +357,20 @@ async def test_questions_that_wait_together_travel_together_and_each_gets_its_ow
     assert len(provider.asked) <= 4 and max(len(references) for _, references in provider.asked) == 10
 
 
+async def test_a_question_that_travels_alone_waits_for_no_other_answer() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=3))
+    provider.gate = asyncio.Event()
+    asks = []
+    for under_way in (1, 2, 3):
+        asks.append(asyncio.create_task(ask(one)))
+        await eventually(lambda: len(provider.asked) == under_way)  # noqa: B023
+    asks.append(asyncio.create_task(ask(one)))
+    await asyncio.sleep(0.05)
+    assert len(provider.asked) == 3
+    provider.gate.set()
+    await asyncio.gather(*asks)
+
+
 async def test_checks_and_look_ups_never_share_a_request() -> None:
     one, provider = lane(batch=10)
     await asyncio.gather(*(ask(one, f"r{n}", look_up=n % 2 == 0) for n in range(8)))
