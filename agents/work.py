@@ -20,6 +20,8 @@ from streams.kafka import Emitter
 
 log = structlog.get_logger(__name__)
 
+#: Orders that are remembered as this process wrote them last.
+_REMEMBERED = 4096
 _HOLD_FIRST_S = 0.2
 _HOLD_MAX_S = 5.0
 
@@ -37,6 +39,20 @@ class Deps:
     tiers: tuple[float, ...] = ()
     name: str = "worker"
     told: set[tuple[str, str]] = field(default_factory=set)
+    _written: dict[Key, OrderState] = field(default_factory=dict)
+
+    def remember(self, state: OrderState) -> None:
+        """How this process wrote an order that goes on: its next check need not read it, see ``recall``."""
+        self._written.pop(state.order.key, None)
+        if state.order.finished_at is None:
+            self._written[state.order.key] = state
+            if len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
+
+    def recall(self, key: Key) -> OrderState | None:
+        """The order as this process wrote it last, once. Somebody else may have moved it since: the ledger refuses what
+        is decided on it then."""
+        return self._written.pop(key, None)
 
     def topic_for(self, delay_s: float) -> str:
         """``orders.check`` for what is due, else the shortest tier that is long enough."""
@@ -74,7 +90,9 @@ async def settle(
             if stored is not None:
                 if stored.order.version > state.order.version:
                     metrics.counter("orderwatch_status_changes_total", stored.order.external_status.value).inc()
-                return announce.after(state, stored)
+                after = announce.after(state, stored)
+                deps.remember(after)
+                return after
             lost += 1
             if lost > 1:  # who loses twice in a row may be losing to a clock, not to a colleague
                 await asyncio.sleep(min(0.05 * lost, 1.0))

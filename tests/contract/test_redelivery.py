@@ -422,7 +422,7 @@ async def test_other_content_under_the_same_id_is_told_and_changes_nothing(store
 async def test_past_its_deadline_an_order_is_neither_asked_about_nor_sent(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING])
     worker = await put_off(store, provider)
-    store.run("update ledger_orders set deadline_at = now() - interval '1 s'")
+    pass_deadline(worker)
     await worker.check()
     await worker.created()
     await worker.check()
@@ -434,11 +434,53 @@ async def test_a_person_may_ask_about_an_expired_order(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.SUCCEEDED])
     worker = Worker(store, provider)
     await worker.created()
-    store.run("update ledger_orders set deadline_at = now() - interval '1 s'")
+    pass_deadline(worker)
     await worker.check()
     assert not provider.asked
     await worker.check(reason="operator")
     assert (await worker.state()).order.external_status is ExternalStatus.COMPLETED
+
+
+def pass_deadline(worker: Worker) -> None:
+    worker.store.run("update ledger_orders set deadline_at = now() - interval '1 s'")
+    worker.deps.recall(("t", "o"))  # a deadline that moves by itself is nothing that a worker would expect
+
+
+async def test_a_check_after_what_the_worker_wrote_itself_reads_nothing(store: Store, monkeypatch: pytest.MonkeyPatch
+                                                                        ) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING, Seen.SUCCEEDED])
+    worker = Worker(store, provider)
+    await worker.created()
+    for asked in (1, 2):
+        due = await worker.due()
+        with monkeypatch.context() as patch:
+            patch.setattr(store.ledger, "load", dies)
+            await check.check(worker.deps, due)
+        assert len(provider.asked) == asked
+    assert (await worker.state()).order.external_status is ExternalStatus.COMPLETED
+    assert worker.deps.recall(("t", "o")) is None
+
+
+async def test_a_check_after_what_another_worker_wrote_is_decided_on_that(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.SUCCEEDED, Seen.PENDING])
+    former, other = Worker(store, provider), Worker(store, provider)
+    await former.created()
+    due = await former.due()
+    await check.check(other.deps, due)
+    await check.check(former.deps, due)
+    state = await former.state()
+    assert state.order.external_status is ExternalStatus.COMPLETED and len(provider.placed) == 1
+    first, again = other.sent.records[0], former.sent.records[3]
+    assert first.topic == "orders.status-changed" and first == again  # the same event, which readers drop
+
+
+async def test_a_check_that_another_worker_made_due_is_acted_on(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING, Seen.SUCCEEDED])
+    former, other = Worker(store, provider), Worker(store, provider)
+    await former.created()
+    await other.check()
+    await former.check()
+    assert (await former.state()).order.external_status is ExternalStatus.COMPLETED
 
 
 async def test_a_retry_later_that_meets_the_deadline_does_not_go_round(store: Store) -> None:
