@@ -20,8 +20,9 @@ O = TypeVar("O")  # noqa: E741 - its outcome
 class Batcher(Generic[I, O]):
     """Runs ``statement(items) -> outcomes`` (same order) in a thread, one batch at a time.
 
-    Two items with the same key never share a batch: each sees what the former did. When a batch fails for another
-    reason than ``StoreUnavailable`` its items are run one by one, so that a bad one fails alone.
+    Two items with the same key never share a batch: each sees what the former did. A batch gathers for ``gather_s``
+    where nobody waits for it in a hurry. When it fails for another reason than ``StoreUnavailable`` its items are run
+    one by one, so that a bad one fails alone.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class Batcher(Generic[I, O]):
         executor: ThreadPoolExecutor,
         limit: int = 200,
         name: str = "other",
+        gather_s: float = 0.0,
     ) -> None:
         self._statement = statement
         self._key = key
         self._executor = executor
         self._limit = limit
+        self._gather_s = gather_s
         self._sizes = metrics.spread("orderwatch_batch_size", name)
         self._seconds = metrics.spread("orderwatch_store_seconds", name)
         self._waiting: deque[tuple[I, asyncio.Future[O]]] = deque()
@@ -51,6 +54,8 @@ class Batcher(Generic[I, O]):
 
     async def _run(self) -> None:
         while self._waiting:
+            if self._gather_s:
+                await asyncio.sleep(self._gather_s)
             batch = self._next_batch()
             try:
                 await self._run_batch(batch)

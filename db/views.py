@@ -3,19 +3,23 @@
 Each write may come twice or late; the newest version wins and nothing is ever counted.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
 
+from db.batch import Batcher
 from db.engine import answering
 from db.rows import parameters
 
 _Row = dict[str, Any]
+#: What comes for the same view within this time is written together: whoever reads it looks every second or so.
+_GATHER_S = 0.02
 
 _REFERENCED = """
 with input as (select * from json_to_recordset(%s::json) as x(
@@ -76,42 +80,51 @@ class Views:
 
     def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
         self._engine = engine
-        self._executor = executor
+        self._referenced, self._status, self._attention, self._dead_letters = (
+            Batcher[Sequence[_Row], None](
+                partial(self._write, statement, batches), id, executor, name=name, gather_s=_GATHER_S)
+            for name, statement, batches in (
+                ("referenced", _REFERENCED, one_by_one), ("status", _STATUS, one_by_one),
+                ("attention", _ATTENTION, _at_once), ("dead-letter", _DEAD_LETTER, _at_once))
+        )  # fmt: skip
 
     async def referenced(self, rows: Sequence[_Row]) -> None:
         """Attempts were placed: integration, reference, cost, and the balance the provider told with it."""
-        await self._write(_REFERENCED, one_by_one(rows))
+        await self._referenced(rows)
 
     async def status(self, rows: Sequence[_Row]) -> None:
         """Orders moved; older versions change nothing."""
-        await self._write(_STATUS, one_by_one(rows))
+        await self._status(rows)
 
     async def attention(self, rows: Sequence[_Row]) -> None:
         """Something waits for a person; once per id."""
-        await self._write(_ATTENTION, [rows])
+        await self._attention(rows)
 
     async def dead_letter(
         self, *, topic: str, partition: int, offset: int, agent: str, reason: str, error: str, key: bytes | None,
         value: bytes | None, headers: dict[str, str], at: datetime, tenant_id: str | None = None,
     ) -> None:  # fmt: skip
         """An event was set aside; once per place it came from. ``tenant_id``: whose it is, where that was readable."""
-        await self._write(_DEAD_LETTER, [[{
+        await self._dead_letters([{
             "topic": topic, "partition": partition, "offset": offset, "agent": agent, "reason": reason,
             "error": error, "key": key.hex() if key is not None else None,
             "value": value.hex() if value is not None else None, "headers": headers, "at": at,
             "tenant_id": tenant_id,
-        }]])  # fmt: skip
+        }])  # fmt: skip
 
-    async def _write(self, statement: str, batches: Sequence[Sequence[_Row]]) -> None:
-        def run() -> None:
-            with answering(self._engine), self._engine.begin() as connection:
-                for rows in batches:
-                    connection.exec_driver_sql(statement, parameters(rows))
+    def _write(self, statement: str, batches: Callable[[Iterable[_Row]], list[list[_Row]]],
+               together: Sequence[Sequence[_Row]]) -> list[None]:  # fmt: skip
+        with answering(self._engine), self._engine.begin() as connection:
+            for rows in batches(chain.from_iterable(together)):
+                connection.exec_driver_sql(statement, parameters(rows))
+        return [None] * len(together)
 
-        await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+def _at_once(rows: Iterable[_Row]) -> list[list[_Row]]:
+    return [list(rows)]
 
 
-def one_by_one(rows: Sequence[_Row]) -> list[list[_Row]]:
+def one_by_one(rows: Iterable[_Row]) -> list[list[_Row]]:
     """The rows in as many batches as the busiest order has rows: an UPDATE takes only one row for each order.
 
     Each batch is sorted by order, so that two writers lock in the same order.

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from agents import decide, record
 from agents.guard import Delivery
@@ -93,6 +94,20 @@ async def test_several_versions_of_an_order_in_one_write_end_as_one_after_the_ot
     row = view(opened)
     assert (row["version"], row["external_status"], row["pins"]) == (2, "completed", ["sealed"])
     assert (row["message"], row["provider_referans"]) == ("on its way", "r1")
+
+
+async def test_what_comes_in_the_same_moment_is_one_transaction(opened: Store) -> None:
+    begun: list[sa.Connection] = []
+    sa.event.listen(opened.engine, "begin", begun.append)
+    await asyncio.gather(*(record.status_changed(opened.views, [delivery(changed(n))]) for n in range(1, 6)))
+    assert len(begun) == 1 and view(opened)["version"] == 5
+
+
+async def test_what_cannot_be_written_fails_alone(opened: Store) -> None:
+    bad = {"tenant_id": "t", "order_id": "o", "version": "many"}
+    good = record.status_changed(opened.views, [delivery(changed(1))])
+    failed, passed = await asyncio.gather(opened.views.status([bad]), good, return_exceptions=True)
+    assert isinstance(failed, sa.exc.DataError) and passed is None and view(opened)["version"] == 1
 
 
 async def test_a_reference_shows_and_an_older_attempt_does_not_hide_it(opened: Store) -> None:
