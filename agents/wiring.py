@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 _THREADS = 8
 #: So many more objects than at its last look, and the collector looks again.
-_NEW_OBJECTS = 30_000
+_NEW_OBJECTS = 150_000
 #: The producer sends what came for a partition in this time in one request. Events may wait for company, a due check
 #: is already due.
 _LINGER_MS, _MOVE_LINGER_MS = 20, 1
