@@ -1,7 +1,7 @@
 """Acts on due checks: asks the provider about one attempt, or continues what a crash or a full lane left behind.
 
-A check that does not match the ledger's number is stale, doubled or cancelled: it costs one indexed read. One that
-matches what this process wrote last costs none.
+A check that does not match the ledger's number is stale, doubled or cancelled: it costs one indexed read. A question
+that follows from what this process wrote last costs none.
 """
 
 import structlog
@@ -37,7 +37,7 @@ async def check(deps: Deps, delivery: Delivery) -> None:
     event = decode(Check, delivery.value)
     key = (event.tenant_id, event.order_id)
     state = deps.recall(key)
-    if state is None or delivery.repeated or _number(state, event.attempt) != event.check_number:
+    if state is None or delivery.repeated or not _only_to_be_asked(deps, event, state):
         state = await require(deps, key)
     current = _number(state, event.attempt)
     if event.reason not in _ASKED_FOR:
@@ -62,6 +62,13 @@ async def check(deps: Deps, delivery: Delivery) -> None:
     assert row is not None
     if event.reason in _ASKED_FOR or not _put_off_since(deps, event, row):
         await _act(deps, state, row)
+
+
+def _only_to_be_asked(deps: Deps, event: Check, remembered: OrderState) -> bool:
+    """True when all that follows from this check is a question, also if somebody has moved the order since."""
+    row = remembered.attempt(event.attempt)
+    return (row is not None and row.state is S.ACCEPTED and row.check_number == event.check_number
+            and deps.clock.now() < remembered.order.deadline_at and not _put_off_since(deps, event, row))  # fmt: skip
 
 
 def _put_off_since(deps: Deps, event: Check, row: Attempt) -> bool:

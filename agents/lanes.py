@@ -193,10 +193,8 @@ class Lane:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
-        # One asker per batch that is waiting, up to the concurrency. Where questions travel together, those whose call
-        # is under way count too: the rest gathers behind them.
-        ready = len(self._askers) - (self._checks.in_flight if self._batch == 1 else 0)
-        if ready * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
+        # One asker per batch that is waiting, up to the concurrency.
+        if self._ready_askers * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
             task = asyncio.create_task(self._run_asker())
             self._askers.add(task)
             task.add_done_callback(self._askers.discard)
@@ -212,10 +210,17 @@ class Lane:
     def _waiting_checks(self) -> int:
         return sum(map(len, self._asked.values()))
 
+    @property
+    def _ready_askers(self) -> int:
+        """Askers that will take a batch. Where questions travel together, those whose call is under way count too: the
+        rest gathers behind them."""
+        return len(self._askers) - (self._checks.in_flight if self._batch == 1 else 0)
+
     async def _run_asker(self) -> None:
         while True:
             look_up = bool(self._asked[True])
-            if not self._asked[look_up]:
+            spare = self._batch == 1 and self._ready_askers > self._waiting_checks
+            if spare or not self._asked[look_up]:
                 self._leave()
                 return
             try:

@@ -17,6 +17,7 @@ from streams import metrics
 from streams.config import Config, tier_name
 from streams.errors import OrderNotFound, StoreUnavailable
 from streams.kafka import Emitter
+from streams.order import AttemptState
 
 log = structlog.get_logger(__name__)
 
@@ -39,19 +40,19 @@ class Deps:
     tiers: tuple[float, ...] = ()
     name: str = "worker"
     told: set[tuple[str, str]] = field(default_factory=set)
-    _written: dict[Key, OrderState] = field(default_factory=dict)
+    _written: dict[Key, OrderState] = field(default_factory=dict, init=False, repr=False)
 
     def remember(self, state: OrderState) -> None:
-        """How this process wrote an order that goes on: its next check need not read it, see ``recall``."""
+        """How this process wrote an order, if its provider is to be asked about it next; see ``recall``."""
         self._written.pop(state.order.key, None)
-        if state.order.finished_at is None:
+        if any(row.state is AttemptState.ACCEPTED for row in state.attempts):
             self._written[state.order.key] = state
             if len(self._written) > _REMEMBERED:
                 del self._written[next(iter(self._written))]
 
     def recall(self, key: Key) -> OrderState | None:
-        """The order as this process wrote it last, once. Somebody else may have moved it since: the ledger refuses what
-        is decided on it then."""
+        """The order as this process wrote it last, once. Somebody else may have moved it since, so only a question may
+        follow from it, whose answer is written down on what the ledger holds by then."""
         return self._written.pop(key, None)
 
     def topic_for(self, delay_s: float) -> str:

@@ -1,6 +1,7 @@
 """Group commit: callers speak of one row, the database hears of hundreds.
 
-While one batch is on its way the next one gathers, so a lone call waits for nobody and a burst shares one commit.
+While one batch is on its way the next one gathers, so a lone call waits for nobody and a burst shares one commit; or it
+gathers for a set time, where a moment more is no harm.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ class Batcher(Generic[I, O]):
     """Runs ``statement(items) -> outcomes`` (same order) in a thread, one batch at a time.
 
     Two items with the same key never share a batch: each sees what the former did. A batch gathers for ``gather_s``
-    where nobody waits for it in a hurry. When it fails for another reason than ``StoreUnavailable`` its items are run
-    one by one, so that a bad one fails alone.
+    before it goes. When it fails for another reason than ``StoreUnavailable`` its items are run one by one, so that a
+    bad one fails alone.
     """
 
     def __init__(
@@ -53,16 +54,18 @@ class Batcher(Generic[I, O]):
         return await future
 
     async def _run(self) -> None:
-        while self._waiting:
-            if self._gather_s:
-                await asyncio.sleep(self._gather_s)
-            batch = self._next_batch()
-            try:
+        batch: list[tuple[I, asyncio.Future[O]]] = []
+        try:
+            while self._waiting:
+                if self._gather_s:
+                    await asyncio.sleep(self._gather_s)
+                batch = self._next_batch()
                 await self._run_batch(batch)
-            finally:
-                for _, future in batch:  # only after a cancellation is any of them still open
-                    if not future.done():
-                        future.set_exception(StoreUnavailable("the worker is stopping"))
+        finally:
+            for _, future in (*batch, *self._waiting):  # only after a cancellation is any of them still open
+                if not future.done():
+                    future.set_exception(StoreUnavailable("the worker is stopping"))
+            self._waiting.clear()
 
     def _next_batch(self) -> list[tuple[I, asyncio.Future[O]]]:
         batch: list[tuple[I, asyncio.Future[O]]] = []

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,8 +19,12 @@ from db.engine import answering
 from db.rows import parameters
 
 _Row = dict[str, Any]
+#: What a statement may write at once: rows that came together -> one list for each time that it runs.
+_Batches = Callable[[Iterable[_Row]], list[list[_Row]]]
 #: What comes for the same view within this time is written together: whoever reads it looks every second or so.
 _GATHER_S = 0.02
+#: Each may be as large as a record can be, and is said in twice as many letters.
+_LETTERS = 8
 
 _REFERENCED = """
 with input as (select * from json_to_recordset(%s::json) as x(
@@ -81,11 +86,12 @@ class Views:
     def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor) -> None:
         self._engine = engine
         self._referenced, self._status, self._attention, self._dead_letters = (
-            Batcher[Sequence[_Row], None](
-                partial(self._write, statement, batches), id, executor, name=name, gather_s=_GATHER_S)
-            for name, statement, batches in (
-                ("referenced", _REFERENCED, one_by_one), ("status", _STATUS, one_by_one),
-                ("attention", _ATTENTION, _at_once), ("dead-letter", _DEAD_LETTER, _at_once))
+            Batcher[Sequence[_Row], None](  # none share a key: what waits lives, and has an id of its own
+                partial(self._write, statement, batches), id, executor, limit, name, _GATHER_S)
+            for name, statement, batches, limit in (
+                ("referenced", _REFERENCED, one_by_one, 200), ("status", _STATUS, one_by_one, 200),
+                ("attention", _ATTENTION, _by("id"), 200),
+                ("dead-letter", _DEAD_LETTER, _by("topic", "partition", "offset"), _LETTERS))
         )  # fmt: skip
 
     async def referenced(self, rows: Sequence[_Row]) -> None:
@@ -112,16 +118,16 @@ class Views:
             "tenant_id": tenant_id,
         }])  # fmt: skip
 
-    def _write(self, statement: str, batches: Callable[[Iterable[_Row]], list[list[_Row]]],
-               together: Sequence[Sequence[_Row]]) -> list[None]:  # fmt: skip
+    def _write(self, statement: str, batches: _Batches, together: Sequence[Sequence[_Row]]) -> list[None]:
         with answering(self._engine), self._engine.begin() as connection:
             for rows in batches(chain.from_iterable(together)):
                 connection.exec_driver_sql(statement, parameters(rows))
         return [None] * len(together)
 
 
-def _at_once(rows: Iterable[_Row]) -> list[list[_Row]]:
-    return [list(rows)]
+def _by(*fields: str) -> _Batches:
+    """All at once, in this order: as in ``one_by_one``, two writers lock in the same one."""
+    return lambda rows: [sorted(rows, key=itemgetter(*fields))]
 
 
 def one_by_one(rows: Iterable[_Row]) -> list[list[_Row]]:

@@ -474,6 +474,45 @@ async def test_a_check_after_what_another_worker_wrote_is_decided_on_that(store:
     assert first.topic == "orders.status-changed" and first == again  # the same event, which readers drop
 
 
+async def test_only_orders_that_wait_for_their_provider_are_remembered(store: Store) -> None:
+    worker = await put_off(store, FakeProvider(Placed.ACCEPTED))
+    assert (await worker.state()).attempts[0].state is S.INTENT and worker.deps.recall(("t", "o")) is None
+
+
+async def test_an_order_that_was_reopened_elsewhere_is_not_expired_by_who_remembers_it(store: Store) -> None:
+    worker = Worker(store, FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING]))
+    await worker.created()
+    remembered = worker.deps.recall(("t", "o"))
+    assert remembered is not None
+    remembered.order.deadline_at = store.clock.now()  # as it was before a person reopened it
+    worker.deps.remember(remembered)
+    await worker.check()
+    assert (await worker.state()).order.external_status is not ExternalStatus.EXPIRED
+
+
+async def test_a_check_that_comes_sooner_than_remembered_is_acted_on(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.SUCCEEDED])
+    former, other = Worker(store, provider), Worker(store, provider)
+    await former.created()
+    await dispatch.put_off(former.deps, await former.state(), 1, "off", after_s=3600)
+    await dispatch.put_off(other.deps, await other.state(), 1, "on again")
+    due = await other.due()
+    await eventually(lambda: decode(Check, due.value).due_at <= store.clock.now())
+    await check.check(former.deps, due)
+    assert len(provider.asked) == 1
+
+
+async def test_a_repeated_check_is_told_again_as_the_ledger_has_it(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING, Seen.SUCCEEDED])
+    former, other = Worker(store, provider), Worker(store, provider)
+    await former.created()
+    due = await former.due(repeated=True)
+    await other.check()
+    former.sent.records.clear()
+    await check.check(former.deps, due)
+    assert len(provider.asked) == 1 and former.checks()  # not a question, but all that follows from the ledger
+
+
 async def test_a_check_that_another_worker_made_due_is_acted_on(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING, Seen.SUCCEEDED])
     former, other = Worker(store, provider), Worker(store, provider)

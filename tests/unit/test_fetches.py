@@ -196,6 +196,32 @@ async def test_whoever_waited_for_a_write_that_failed_fails_with_it(table: Cache
     assert send.written[1:] == [{b"a": b"1"}]
 
 
+async def test_whoever_shares_a_write_that_fails_fails_with_it(table: CacheTable) -> None:
+    written = []
+
+    async def send(changes: Any) -> None:
+        written.append(changes)
+        await asyncio.sleep(0)
+        if len(written) == 2:
+            raise BrokerUnavailable("away")
+
+    table.on_key_set(b"a", b"1")
+    ended = await asyncio.gather(*(table.write(send) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in ended] == [type(None), BrokerUnavailable, BrokerUnavailable]
+
+
+async def test_a_write_that_was_cancelled_is_done_by_the_next(table: CacheTable) -> None:
+    send = Send()
+    table.on_key_set(b"a", b"1")
+    first = asyncio.create_task(table.write(send))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    send.gate.set()
+    await table.write(send)
+    assert send.written == [{b"a": b"1"}, {b"a": b"1"}]
+
+
 def test_a_worker_whose_consumer_does_not_run_yet_reads_nothing(consumer: _Consumer) -> None:
     """The heartbeat asks within a moment of the start, and an exception there ended the worker."""
     consumer._thread = object.__new__(_ConsumerThread)

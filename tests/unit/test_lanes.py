@@ -365,10 +365,24 @@ async def test_a_question_that_travels_alone_waits_for_no_other_answer() -> None
         asks.append(asyncio.create_task(ask(one)))
         await eventually(lambda: len(provider.asked) == under_way)  # noqa: B023
     asks.append(asyncio.create_task(ask(one)))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # as long as the three before took, and more
     assert len(provider.asked) == 3
     provider.gate.set()
     await asyncio.gather(*asks)
+
+
+async def test_an_asker_for_whom_nothing_is_left_takes_no_turn() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=4, concurrency=3))
+    provider.gate = asyncio.Event()
+    asks = [asyncio.create_task(ask(one))]
+    await eventually(lambda: len(provider.asked) == 1)
+    asks.append(asyncio.create_task(ask(one)))
+    await eventually(lambda: one._checks.waiting == 1)  # for its turn by the rate
+    provider.gate.set()
+    await asks[0]
+    await asyncio.sleep(0)
+    assert one._checks.waiting == 1 and len(provider.asked) == 1
+    await asks[1]
 
 
 async def test_checks_and_look_ups_never_share_a_request() -> None:
