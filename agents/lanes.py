@@ -218,14 +218,14 @@ class Lane:
 
     async def _run_asker(self) -> None:
         while True:
-            look_up = bool(self._asked[True])
             spare = self._batch == 1 and self._ready_askers > self._waiting_checks
-            if spare or not self._asked[look_up]:
+            if spare or not self._waiting_checks:
                 self._leave()
                 return
             try:
                 async with self._checks.slot(self._scale(), wait=True):
                     self._refuse_if_open(self._checks)
+                    look_up = bool(self._asked[True])
                     queue = self._asked[look_up]
                     batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
                     if batch:
@@ -363,6 +363,28 @@ class _Trial:
             self._lane._trial = False
 
 
+class _Limiter(AsyncLimiter):
+    """Turns at ``rate`` per second, which may change: who waits goes on at the new one, in the same order."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(*_bucket(rate))
+
+    def change(self, rate: float) -> None:
+        """From now on; what was handed out before counts. The library knows only rates that stay."""
+        if self._level:
+            self._leak()
+        self.max_rate, self.time_period = _bucket(rate)
+        self._rate_per_sec = rate
+        if self._waiters:
+            self._wake_next()
+
+
+def _bucket(rate: float) -> tuple[float, float]:
+    """A tenth of a second of burst keeps a fast lane smooth; a slow one hands out single places."""
+    burst = max(1.0, rate / 10)
+    return burst, burst / rate
+
+
 class _Budget:
     """Rate and concurrency of one kind of call; each call carries up to ``batch`` questions."""
 
@@ -379,7 +401,7 @@ class _Budget:
         self._batch = batch
         self._call_s = 0.0
         self._reserved_until = 0.0
-        self._limiter = self._new_limiter()
+        self._limiter = _Limiter(self._allowed)
         self.most = sys.maxsize
 
     @property
@@ -401,16 +423,14 @@ class _Budget:
         self._reserved_until = turn + 1 / (max(self._pace(), 0.001) * self._batch)
         return turn - now
 
+    @property
+    def _allowed(self) -> float:
+        return max(self._rate * self._share * self._scale, 0.001)
+
     def set_share(self, share: float) -> None:
         if share != self._share:
             self._share = share
-            self._limiter = self._new_limiter()
-
-    def _new_limiter(self) -> AsyncLimiter:
-        rate = max(self._rate * self._share * self._scale, 0.001)
-        # A tenth of a second of burst keeps a fast lane smooth; a slow one hands out single places.
-        burst = max(1.0, rate / 10)
-        return AsyncLimiter(burst, burst / rate)
+            self._limiter.change(self._allowed)
 
     def soon(self, scale: float) -> bool:
         """True when the next one need not wait, or for no longer than a moment."""
@@ -423,7 +443,7 @@ class _Budget:
     def _set_scale(self, scale: float) -> None:
         if scale != self._scale:
             self._scale = scale
-            self._limiter = self._new_limiter()
+            self._limiter.change(self._allowed)
 
     @asynccontextmanager
     async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:

@@ -343,6 +343,22 @@ async def test_a_worker_uses_its_share_of_the_rate() -> None:
     assert whole._dispatch._limiter.max_rate / whole._dispatch._limiter.time_period == pytest.approx(100)
 
 
+async def test_who_waits_for_a_turn_goes_on_at_the_rate_of_now() -> None:
+    one, provider = lane(limits=LimitsConfig(rate=100, concurrency=50, queue=50))
+    one.set_share(0.001)
+    sends = [asyncio.create_task(send(one)) for _ in range(30)]
+    await eventually(lambda: len(provider.placed) == 1)
+    one.set_share(1.0)  # at the rate of before the next turn is ten seconds away
+    await asyncio.wait_for(sends[1], 5)
+    one.set_share(0.001)
+    placed = len(provider.placed)
+    assert placed < 30
+    await asyncio.sleep(0.5)  # at the rate of before all would have had a turn
+    assert len(provider.placed) == placed
+    one.set_share(1.0)
+    await asyncio.gather(*sends)
+
+
 # -- questions ------------------------------------------------------------------------------------------------------
 
 
@@ -371,18 +387,34 @@ async def test_a_question_that_travels_alone_waits_for_no_other_answer() -> None
     await asyncio.gather(*asks)
 
 
-async def test_an_asker_for_whom_nothing_is_left_takes_no_turn() -> None:
-    one, provider = lane(limits=LimitsConfig(rate=4, concurrency=3))
+@pytest.mark.parametrize("look_up", [False, True])
+async def test_an_asker_for_whom_nothing_is_left_takes_no_turn(look_up: bool) -> None:
+    one, provider = lane(limits=LimitsConfig(rate=1, concurrency=3))
     provider.gate = asyncio.Event()
     asks = [asyncio.create_task(ask(one))]
     await eventually(lambda: len(provider.asked) == 1)
-    asks.append(asyncio.create_task(ask(one)))
+    asks.append(asyncio.create_task(ask(one, look_up=look_up)))
     await eventually(lambda: one._checks.waiting == 1)  # for its turn by the rate
     provider.gate.set()
     await asks[0]
     await asyncio.sleep(0)
     assert one._checks.waiting == 1 and len(provider.asked) == 1
     await asks[1]
+
+
+async def test_a_check_behind_a_look_up_is_asked_in_the_turn_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, provider = lane(limits=LimitsConfig(rate=20, concurrency=3))
+    turns: list[object] = []
+    take = module._Limiter.acquire
+
+    async def taken(limiter: module._Limiter, amount: float = 1) -> None:
+        await take(limiter, amount)
+        turns.append(limiter)
+
+    monkeypatch.setattr(module._Limiter, "acquire", taken)
+    await asyncio.gather(ask(one), ask(one))  # those that need not wait
+    await asyncio.gather(ask(one, look_up=True), ask(one))
+    assert len(provider.asked) == len(turns) == 4
 
 
 async def test_checks_and_look_ups_never_share_a_request() -> None:
