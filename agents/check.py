@@ -101,11 +101,15 @@ async def _past_deadline(deps: Deps, state: OrderState, reason: str) -> bool:
 
 
 async def expire(deps: Deps, state: OrderState, actor: str) -> None:
-    """Give up asking about an order by itself, and tell."""
+    """Give up asking about an order by itself, and tell; not if a person has given it more time meanwhile."""
     fail = deps.config.checks.on_deadline == "fail"
-    after = await settle(
-        deps, state, lambda s: decide.expired(s, deps.routing, deps.clock.now(), fail=fail, actor=actor)
-    )
+
+    def decided(state: OrderState) -> Change | None:
+        if (now := deps.clock.now()) < state.order.deadline_at:
+            return None
+        return decide.expired(state, deps.routing, now, fail=fail, actor=actor)
+
+    after = await settle(deps, state, decided)
     await tell(deps, state, after)
 
 

@@ -480,13 +480,25 @@ async def test_only_orders_that_wait_for_their_provider_are_remembered(store: St
 
 
 async def test_an_order_that_was_reopened_elsewhere_is_not_expired_by_who_remembers_it(store: Store) -> None:
-    worker = Worker(store, FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING]))
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING])
+    worker = Worker(store, provider)
     await worker.created()
     remembered = worker.deps.recall(("t", "o"))
     assert remembered is not None
     remembered.order.deadline_at = store.clock.now()  # as it was before a person reopened it
     worker.deps.remember(remembered)
     await worker.check()
+    assert (await worker.state()).order.external_status is not ExternalStatus.EXPIRED
+    assert len(provider.asked) == 1
+
+
+async def test_an_order_that_is_reopened_while_it_is_expired_stays_open(store: Store) -> None:
+    worker = Worker(store, FakeProvider(Placed.ACCEPTED))
+    await worker.created()
+    pass_deadline(worker)
+    overdue = await worker.state()
+    store.run("update ledger_orders set deadline_at = now() + interval '1 h', rev = rev + 1")  # as a person does it
+    await check.expire(worker.deps, overdue, "sweep")
     assert (await worker.state()).order.external_status is not ExternalStatus.EXPIRED
 
 
@@ -531,6 +543,7 @@ async def test_a_retry_later_that_meets_the_deadline_does_not_go_round(store: St
 
 
 async def expire(worker: Worker) -> None:
+    pass_deadline(worker)
     await check.expire(worker.deps, await worker.state(), "sweep")
 
 
