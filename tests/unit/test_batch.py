@@ -41,8 +41,8 @@ async def test_whoever_waits_when_the_worker_stops_is_told(executor: ThreadPoolE
     batcher = Batcher(Statement(), lambda item: 0, executor, gather_s=gather_s)
     calls = [asyncio.create_task(batcher(item)) for item in range(3)]
     await asyncio.sleep(0)
-    await asyncio.sleep(0)
     assert batcher._runner is not None
+    await asyncio.sleep(0)  # it has begun
     batcher._runner.cancel()
     outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
