@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -169,12 +169,15 @@ class Lane:
         """True when ``slot`` is expected to give a place at once or in a moment."""
         return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.soon(self._scale())
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    def slot(self) -> AbstractAsyncContextManager[None]:
         """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
-        self._refuse_if_open(self._dispatch)
-        async with self._dispatch.slot(self._scale(), mine=hand.current()):
-            self._refuse_if_open(self._dispatch)  # it may have opened while we waited
+        return self._turn(self._dispatch)
+
+    @asynccontextmanager
+    async def _turn(self, budget: "_Budget") -> AsyncIterator[None]:
+        self._refuse_if_open(budget)
+        async with budget.slot(self._scale(), mine=hand.current()):
+            self._refuse_if_open(budget)  # it may have opened while we waited
             with self._trial_run():
                 yield
 
@@ -188,13 +191,16 @@ class Lane:
             return answer
 
     async def _ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
+        if self._batch == 1:
+            async with self._turn(self._checks):
+                return (await self._question([ask], look_up))[0]
         self._refuse_if_open(self._checks)
         if self._waiting_checks >= self._checks.room:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
         self._asked[look_up].append((ask, future))
         # One asker per batch that is waiting, up to the concurrency.
-        if self._ready_askers * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
+        if len(self._askers) * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
             task = asyncio.create_task(self._run_asker())
             self._askers.add(task)
             task.add_done_callback(self._askers.discard)
@@ -208,20 +214,10 @@ class Lane:
 
     @property
     def _waiting_checks(self) -> int:
-        return sum(map(len, self._asked.values()))
-
-    @property
-    def _ready_askers(self) -> int:
-        """Askers that will take a batch. Where questions travel together, those whose call is under way count too: the
-        rest gathers behind them."""
-        return len(self._askers) - (self._checks.in_flight if self._batch == 1 else 0)
+        return self._checks.waiting if self._batch == 1 else sum(map(len, self._asked.values()))
 
     async def _run_asker(self) -> None:
-        while True:
-            spare = self._batch == 1 and self._ready_askers > self._waiting_checks
-            if spare or not self._waiting_checks:
-                self._leave()
-                return
+        while self._waiting_checks:
             try:
                 async with self._checks.slot(self._scale(), wait=True):
                     self._refuse_if_open(self._checks)
@@ -237,21 +233,13 @@ class Lane:
                         _, future = queue.popleft()
                         if not future.done():
                             future.set_exception(Busy(busy.why, self._reserve(self._checks)))
-                self._leave()
-                return
-
-    def _leave(self) -> None:
-        """An asker that ends is gone at once: its done callback comes too late for whoever asks right after it."""
+        # Gone at once: the done callback comes too late for whoever asks right after.
         if (task := asyncio.current_task()) is not None:
             self._askers.discard(task)
 
     async def _ask_together(self, batch: Sequence[tuple[Ask, "asyncio.Future[StatusAnswer]"]], look_up: bool) -> None:
-        asks = [ask for ask, _ in batch]
-        began = time.monotonic()
         try:
-            answers = await (self.provider.look_up(asks) if look_up else self.provider.check(asks))
-            if len(answers) != len(asks):
-                raise RuntimeError(f"the adapter answered {len(answers)} of {len(asks)} questions")
+            answers = await self._question([ask for ask, _ in batch], look_up)
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
@@ -259,15 +247,24 @@ class Lane:
             if not isinstance(error, Exception):
                 raise
             return
-        kind: _Call = "look_up" if look_up else "check"
-        self._meter.took(kind, time.monotonic() - began)
-        _sizes[kind].observe(len(batch))
         for (_, future), answer in zip(batch, answers, strict=True):
-            self._meter.outcome(kind, answer.kind)
             if not future.done():
                 future.set_result(answer)
+
+    async def _question(self, asks: Sequence[Ask], look_up: bool) -> Sequence[StatusAnswer]:
+        """One question about one or more attempts, seen by the breaker; one answer for each."""
+        began = time.monotonic()
+        answers = await (self.provider.look_up(asks) if look_up else self.provider.check(asks))
+        if len(answers) != len(asks):
+            raise RuntimeError(f"the adapter answered {len(answers)} of {len(asks)} questions")
+        kind: _Call = "look_up" if look_up else "check"
+        self._meter.took(kind, time.monotonic() - began)
+        _sizes[kind].observe(len(asks))
+        for answer in answers:
+            self._meter.outcome(kind, answer.kind)
         failed = all(answer.kind is Seen.QUERY_ERROR for answer in answers)
         self._count(not failed, tripped=any(answer.tripped for answer in answers), error=answers[0].message)
+        return answers
 
     def observe(self, answer: PlacedAnswer) -> None:
         """Let the breaker see how a placement went; one that came too late here tells nothing about the provider."""
