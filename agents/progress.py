@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -33,10 +33,17 @@ _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.2, 15.0
 #: Of a stop in order, beyond the drain; then the process ends as it is.
 _STOPPING_S = 10.0
 _DUMPED = 200
+#: One step of an order makes at most so many calls, one after the other: a look-up at znet reads the balance around it.
+_CALLS_IN_A_ROW = 3
 
 Place = tuple[str, int]
 #: (topic, partition) -> (committed offset or None, end offset).
 Lags = Mapping[Place, tuple[int | None, int]]
+
+
+def patience_s(stall_after_s: float, calls_s: Iterable[float]) -> float:
+    """How long an event may show no sign of life: longer than a step with the longest of these calls. 0: for ever."""
+    return stall_after_s and max(stall_after_s, 1.5 * _CALLS_IN_A_ROW * max(calls_s, default=0.0))
 
 
 class Stalled(Exception):

@@ -16,7 +16,7 @@ from agents.alerts import alerts_forever
 from agents.guard import Delivery, Guard, dead_letter, where
 from agents.heartbeat import Heartbeat, release
 from agents.lanes import Down, Lane
-from agents.progress import ANSWER_S, Progress, Sight, Watchdog, within
+from agents.progress import ANSWER_S, Progress, Sight, Watchdog, patience_s, within
 from agents.providers import registry
 from agents.providers.base import Setup
 from agents.providers.http import HttpClient
@@ -140,13 +140,12 @@ class Parts:
             signs=lambda: self.signs(), beat_at=lambda: heart.beat_at, delay_line_at=lambda: delay.turned_at,
             first=lambda topic, partition: first_offset(kafka, topic, partition),
         )  # fmt: skip
-        stall_s = self._file.worker.stall_after
 
-        def patience_s() -> float:
-            calls = [item.limits.timeout + item.limits.connect_timeout for item in self.deps.config.integrations]
-            return stall_s and max(stall_s, 1.5 * max(calls, default=0.0))
+        def patience() -> float:
+            limits = [item.limits for item in self.deps.config.integrations]
+            return patience_s(self._file.worker.stall_after, [each.connect_timeout + each.timeout for each in limits])
 
-        progress = Progress(sight, patience_s)
+        progress = Progress(sight, patience)
 
         def stop(error: Exception) -> None:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))

@@ -14,6 +14,8 @@ from tests.fakes import FakeProvider
 from tests.waiting import eventually
 
 FAST = LimitsConfig(rate=10_000, concurrency=4)
+#: How many questions travel together: each alone, as with znet, or many, as with barakat.
+ways = pytest.mark.parametrize("batch", [1, 10])
 BREAKER = BreakerConfig(fail_max=3, reset_after=30, slow_start=0, refusals_max=5, refusals_window=60)
 
 
@@ -105,8 +107,9 @@ async def test_failed_checks_in_a_row_close_the_lane() -> None:
     assert one.state == "open"
 
 
-async def test_half_open_lets_one_through_and_closes_on_its_success() -> None:
-    one, provider = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED)
+@ways
+async def test_half_open_lets_one_through_and_closes_on_its_success(batch: int) -> None:
+    one, provider = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED, batch=batch)
     for _ in range(3):
         await send(one)
     reopen_soon(one)
@@ -124,8 +127,9 @@ async def test_half_open_lets_one_through_and_closes_on_its_success() -> None:
     await send(one)
 
 
-async def test_half_open_lets_one_check_through_and_no_placement_beside_it() -> None:
-    one, provider = lane(Placed.AMBIGUOUS)
+@ways
+async def test_half_open_lets_one_check_through_and_no_placement_beside_it(batch: int) -> None:
+    one, provider = lane(Placed.AMBIGUOUS, batch=batch)
     for _ in range(3):
         await send(one)
     reopen_soon(one)
@@ -227,14 +231,15 @@ async def test_checks_never_take_the_place_of_placements() -> None:
     await asyncio.gather(placing, *asks)
 
 
-async def test_too_many_waiting_checks_are_sent_away() -> None:
-    one, provider = lane(limits=LimitsConfig(rate=10_000, check_rate=10_000, concurrency=1, queue=2))
+@ways
+async def test_too_many_waiting_checks_are_sent_away(batch: int) -> None:
+    one, provider = lane(limits=LimitsConfig(rate=10_000, check_rate=10_000, concurrency=1, queue=2), batch=batch)
     provider.gate = asyncio.Event()
-    asks = [asyncio.create_task(ask(one)) for _ in range(6)]
+    asks = [asyncio.create_task(ask(one)) for _ in range(6 * batch)]
     await eventually(lambda: any(task.done() for task in asks))
     provider.gate.set()
     done = await asyncio.gather(*asks, return_exceptions=True)
-    assert 1 <= sum(isinstance(result, Busy) for result in done) < 6
+    assert 1 <= sum(isinstance(result, Busy) for result in done) < 6 * batch
 
 
 async def test_a_lane_never_holds_more_than_its_part_of_the_events_in_flight() -> None:
@@ -402,10 +407,12 @@ async def test_checks_and_look_ups_never_share_a_request() -> None:
         assert {int(reference[1:]) % 2 for reference in references} == {0 if kind == "look_up" else 1}
 
 
-async def test_a_question_right_after_an_answer_is_asked_too() -> None:
-    one, provider = lane()
-    for n in range(5):
-        await asyncio.wait_for(ask(one, f"r{n}"), 5)
+@ways
+async def test_a_question_right_after_an_answer_is_asked_too(batch: int) -> None:
+    one, provider = lane(batch=batch)
+    async with asyncio.timeout(5):
+        for n in range(5):
+            await ask(one, f"r{n}")
     assert len(provider.asked) == 5
 
 
@@ -432,10 +439,11 @@ async def test_an_adapter_that_raises_fails_its_own_questions_only() -> None:
     assert replace(results[0], message="") == StatusAnswer(Seen.PENDING)  # type: ignore[type-var]
 
 
-async def test_a_lane_that_closes_sends_the_waiting_questions_away() -> None:
-    one, provider = lane(answers=[Seen.QUERY_ERROR], limits=LimitsConfig(rate=10_000, concurrency=1))
+@ways
+async def test_a_lane_that_closes_sends_the_waiting_questions_away(batch: int) -> None:
+    one, provider = lane(answers=[Seen.QUERY_ERROR], limits=LimitsConfig(rate=10_000, concurrency=1), batch=batch)
     provider.gate = asyncio.Event()
-    asks = [asyncio.create_task(ask(one, f"r{n}")) for n in range(4)]
+    asks = [asyncio.create_task(ask(one, f"r{n}")) for n in range(3 * batch + 1)]
     await eventually(lambda: provider.asked)
     provider.gate.set()
     results = await asyncio.gather(*asks, return_exceptions=True)

@@ -12,7 +12,7 @@ from agents import hand, progress
 from agents.hand import Hand
 from agents.lanes import Lane
 from agents.pool import Pool
-from agents.progress import Place, Progress, Sight, tasks, within
+from agents.progress import Place, Progress, Sight, patience_s, tasks, within
 from agents.providers.base import Placed
 from streams.config import BreakerConfig, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
@@ -55,6 +55,13 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
+
+
+def test_three_slow_calls_one_after_the_other_are_no_stall() -> None:
+    """As many as a look-up at znet makes."""
+    assert patience_s(120, [25, 95]) > 3 * 95
+    assert patience_s(120, [3]) == patience_s(120, []) == 120
+    assert patience_s(0, [95]) == 0
 
 
 def test_a_backlog_without_progress_is_stuck_and_named(world: World) -> None:
