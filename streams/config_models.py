@@ -183,8 +183,8 @@ class WorkerConfig(Block):
     log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
     stall_after: Seconds = Field(
         default=120.0, description="a partition with a backlog and no progress for so long makes the worker unhealthy,"
-        " and soon after that it restarts itself; at least 4.5 times the longest `connect_timeout` and `timeout` of an"
-        " integration; `0s` switches it off",
+        " and soon after that it restarts itself; never less than 4.5 times the longest `connect_timeout`"
+        " and `timeout` together of any integration; `0s` switches it off",
     )
 
 
