@@ -23,7 +23,7 @@ class Hand:
         self.event = event
         self.done = False
         self.alive_at = monotonic()
-        self.waits_for: Moving | None = None
+        self.waits_for: Moving | Hand | None = None
         self.attempt: int | None = None
         self.integration: str | None = None
 
@@ -34,9 +34,11 @@ class Hand:
 
     @property
     def seen_at(self) -> float:
-        """Its last sign of life; while it queues, that of the queue."""
-        waits_for = self.waits_for
-        return self.alive_at if waits_for is None else max(self.alive_at, waits_for.moved_at)
+        """Its last sign of life; while it queues, that of the queue, or of the event before it."""
+        at, waits_for = self.alive_at, self.waits_for
+        while isinstance(waits_for, Hand):
+            at, waits_for = max(at, waits_for.alive_at), waits_for.waits_for
+        return at if waits_for is None else max(at, waits_for.moved_at)
 
 
 _current: ContextVar[Hand | None] = ContextVar("hand", default=None)

@@ -30,7 +30,7 @@ class Pool:
         self._begun = 0
         self._room = asyncio.Semaphore(limit)
         self._open: dict[TP, deque[Hand]] = {}
-        self._tails: dict[bytes, asyncio.Task[None]] = {}
+        self._tails: dict[bytes, tuple[asyncio.Task[None], Hand]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -39,13 +39,23 @@ class Pool:
         """Events taken and not yet finished."""
         return len(self._tasks)
 
+    @property
+    def full(self) -> bool:
+        """True while nothing more may begin."""
+        return self._room.locked()
+
+    @property
+    def places(self) -> tuple[TP, ...]:
+        """Every partition that brought something."""
+        return tuple(self._open)
+
     def seen_at(self, place: TP) -> float | None:
         """The last sign of life of the oldest event of a partition, as a monotonic instant; of anybody here when there
         is none of it because the pool is full; None when nothing keeps it waiting. Callable from any thread."""
         if heads := self._open.get(place):
             with contextlib.suppress(IndexError):
                 return heads[0].seen_at
-        if not self._room.locked():
+        if not self.full:
             return None
         return max((entries[0].seen_at for entries in tuple(self._open.values()) if entries), default=None)
 
@@ -67,8 +77,9 @@ class Pool:
         place = (message.topic, message.partition)
         self._open.setdefault(place, deque()).append(entry)
         key = message.key or b"%d" % id(entry)
-        task = asyncio.create_task(self._one(place, entry, handle, self._tails.get(key)))
-        self._tails[key] = task
+        before, entry.waits_for = self._tails.get(key, (None, None))
+        task = asyncio.create_task(self._one(place, entry, handle, before))
+        self._tails[key] = task, entry
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget(key, done))
 
@@ -77,6 +88,7 @@ class Pool:
     ) -> None:
         if before is not None:
             await asyncio.wait([before])
+            entry.lives()
         take(entry)
         await handle(entry.event)
         entry.done = True
@@ -90,7 +102,7 @@ class Pool:
     def _forget(self, key: bytes, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._room.release()
-        if self._tails.get(key) is task:
+        if (last := self._tails.get(key)) is not None and last[0] is task:
             del self._tails[key]
         if not task.cancelled() and (error := task.exception()):
             raise error  # a handler must not raise; the loop's exception handler tells it

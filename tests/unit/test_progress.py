@@ -139,8 +139,8 @@ def test_a_question_that_nobody_answers_is_left_behind() -> None:
 
 
 class Event:
-    def __init__(self) -> None:
-        self.message: Any = type("M", (), {"topic": "orders.created", "partition": 0, "key": b"k"})()
+    def __init__(self, topic: str = "orders.created") -> None:
+        self.message: Any = type("M", (), {"topic": topic, "partition": 0, "key": b"k"})()
 
     def ack(self) -> None:
         pass
@@ -161,6 +161,30 @@ async def test_a_pool_says_when_its_oldest_event_last_got_on() -> None:
     assert taken is not None and taken >= before and pool.seen_at(("elsewhere", 0)) is None
     go.set()
     await eventually(lambda: (pool.seen_at(CREATED) or 0) > taken)
+    await pool.drain(0)
+
+
+async def test_whoever_waits_for_another_event_of_its_order_lives_as_long_as_that_one() -> None:
+    pool, go, began = Pool(10), asyncio.Event(), []
+
+    async def handle(event: Event) -> None:
+        began.append(event)
+        while not go.is_set():
+            hand.alive()
+            await asyncio.sleep(0.01)
+        await asyncio.Event().wait()
+
+    first, second, third = Event(), Event("orders.check"), Event("orders.retry.1s")
+    for event in (first, second, third):
+        await pool.submit(event, handle)
+    since = monotonic()
+    await eventually(lambda: min(pool.seen_at((event.message.topic, 0)) or 0 for event in (second, third)) > since)
+    assert began == [first]
+    go.set()
+    await asyncio.sleep(0.05)
+    now = monotonic()
+    await asyncio.sleep(0.05)
+    assert all((pool.seen_at((event.message.topic, 0)) or 0) < now for event in (second, third)), "it hangs now"
     await pool.drain(0)
 
 
