@@ -15,7 +15,8 @@ from agents.routes import Account
 from agents.work import Deps, require, settle, tell, tell_again
 from db.rows import Attempt, Change, OrderState
 from streams import metrics
-from streams.events import Check, decode
+from streams.errors import EventError
+from streams.events import Check, decode, rfc3339
 from streams.order import AttemptState, AttentionCode, CheckReason, ExternalStatus
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ S = AttemptState
 _ASKED_FOR = (CheckReason.OPERATOR, CheckReason.CALLBACK)
 
 
+_TIER = "orders.retry."
 _lateness = metrics.spread("orderwatch_check_lateness_seconds")
 _early = metrics.counter("orderwatch_checks_early_total")
 #: Workers know the database's clock to within a round trip, so two of them differ by about that much.
@@ -35,6 +37,9 @@ _CLOCKS_S = 0.1
 async def check(deps: Deps, delivery: Delivery) -> None:
     """One due check."""
     event = decode(Check, delivery.value)
+    if _TIER in delivery.topic and (event.due_at - deps.clock.now()).total_seconds() > 1.0:
+        # The delay line hands it over before its time only when its topic would have forgotten it by then.
+        raise EventError(f"due_at: {rfc3339(event.due_at)}; expected at most a day after its tier has passed")
     key = (event.tenant_id, event.order_id)
     state = deps.recall(key)
     if state is None or delivery.repeated or not _only_to_be_asked(deps, event, state):
@@ -51,9 +56,11 @@ async def check(deps: Deps, delivery: Delivery) -> None:
             await tell_again(deps, state, row.line if row is not None else 0)
             await place_due(deps, state)
         return
-    if delivery.repeated:
-        # The number of attempt 0 never becomes stale, so its repeat wakes what the first delivery started.
-        await tell_again(deps, state, 0 if event.attempt else None)
+    if delivery.repeated and not _untouched(deps, event, state, row):
+        # The number of attempt 0 never becomes stale, so its repeat wakes what the first delivery started. Where that
+        # one put the attempt off, the later check was perhaps not written.
+        put_off = row is not None and _put_off_since(deps, event, row)
+        await tell_again(deps, state, None if row is None else row.line if put_off else 0)
     if await _past_deadline(deps, state, event.reason):
         return
     if event.attempt == 0:
@@ -69,6 +76,11 @@ def _only_to_be_asked(deps: Deps, event: Check, remembered: OrderState) -> bool:
     row = remembered.attempt(event.attempt)
     return (row is not None and row.state is S.ACCEPTED and row.check_number == event.check_number
             and deps.clock.now() < remembered.order.deadline_at and not _put_off_since(deps, event, row))  # fmt: skip
+
+
+def _untouched(deps: Deps, event: Check, state: OrderState, row: Attempt | None) -> bool:
+    """True when this very check is what the ledger waits for: nothing was decided since it was written."""
+    return row is not None and row.next_check_at == event.due_at and deps.clock.now() < state.order.deadline_at
 
 
 def _put_off_since(deps: Deps, event: Check, row: Attempt) -> bool:

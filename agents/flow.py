@@ -1,9 +1,10 @@
 """The stream processors: decode nothing, decide nothing, hand each event to the guard. Discovered by Faust."""
 
 import asyncio
+import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from agents.wiring import Parts
 from streams import metrics, traces
 from streams.app import App, Arrival, CacheTable, arrivals
 from streams.app import app as _app
+from streams.delay import Due
 from streams.errors import BrokerUnavailable
 from streams.kafka import Outgoing
 from streams.order import TERMINAL
@@ -115,9 +117,10 @@ def _standings(order_id: bytes) -> Standings:
     return _read_standings(held) if held else {}
 
 
-def _each(name: str, handler: Callable[[Delivery], Awaitable[None]], **limits: int
-          ) -> Callable[[Any], Awaitable[None]]:  # fmt: skip
-    """Many records at a time, those of one order one after the other."""
+def _each(
+    name: str, handler: Callable[[Delivery], Awaitable[None]], tiers: AsyncIterable[Due] | None = None, **limits: int
+) -> Callable[[Any], Awaitable[None]]:
+    """Many records at a time, those of one order one after the other; also what comes from ``tiers``."""
     async def run(stream: Any) -> None:
         pool = _pools[name] = Pool(settings.dispatch.max_in_flight, **limits)
 
@@ -128,7 +131,12 @@ def _each(name: str, handler: Callable[[Delivery], Awaitable[None]], **limits: i
             with traces.handling(name, [_arrived(delivery)]):
                 await parts.guard(name, handler, delivery)
 
-        await pool.run(arrivals(app, stream), one)
+        beside = None if tiers is None else parts.beside(pool.run(tiers, one), f"{name}-tiers")
+        try:
+            await pool.run(arrivals(app, stream), one)
+        finally:
+            if beside is not None:
+                beside.cancel()
 
     return run
 
@@ -156,10 +164,12 @@ def _arrived(delivery: Delivery) -> traces.Arrived:
 
 
 def _delivery(record: Any) -> Delivery:
-    place = (record.topic, record.partition)
+    if isinstance(record, Due):
+        repeated = record.repeated
+    else:
+        repeated = record.offset < _ours_from.get((record.topic, record.partition), record.offset + 1)
     return Delivery(
-        record.topic, record.partition, record.offset, record.key, record.value, record.headers,
-        repeated=record.offset < _ours_from.get(place, record.offset + 1),
+        record.topic, record.partition, record.offset, record.key, record.value, record.headers, repeated
     )  # fmt: skip
 
 
@@ -171,8 +181,8 @@ async def dispatch_orders(stream: Any) -> None:
 
 @app.agent(checks, name="check")
 async def check_orders(stream: Any) -> None:
-    """Act on due checks."""
-    await _each("check", lambda delivery: check.check(parts.deps, delivery))(stream)
+    """Act on due checks: those that the delay line hands over, and those that somebody asks for."""
+    await _each("check", lambda delivery: check.check(parts.deps, delivery), parts.delay)(stream)
 
 
 @app.agent(commands, name="command")
@@ -343,8 +353,7 @@ async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
         ends = dict.fromkeys(ours, _ALL_OF_IT)
     _ours_from.clear()
     _ours_from.update({(tp.topic, tp.partition): end for tp, end in ends.items() if end is not None})
-    owned = sum(tp.topic == _prefix + "orders.created" for tp in assigned)
-    parts.share(owned, settings.kafka.partitions)
+    parts.own({tp.partition for tp in assigned if tp.topic == _prefix + "orders.check"})
 
 
 def _activity() -> dict[str, Any]:
@@ -368,6 +377,16 @@ def _signs() -> dict[tuple[str, int], float] | None:
     return found
 
 
+def _due_at() -> float:
+    """The last sign of life of what is due in the tiers: of those that take it, or of its oldest event in hand, of the
+    partition where that is the longest ago."""
+    pool, delay = _pools.get("check"), parts.delay
+    if pool is None or delay is None:
+        return math.inf
+    seen = [pool.seen_at(place) for place in pool.places if place[0].startswith(_prefix + "orders.retry.")]
+    return min(at for at in (*seen, math.inf if pool.full else delay.taken_at) if at is not None)
+
+
 async def _drain() -> None:
     pools = dict(_pools)
     for name, left in zip(pools, await asyncio.gather(*(pool.drain(settings.worker.drain) for pool in pools.values())),
@@ -382,6 +401,7 @@ def _busy() -> bool:
 
 parts.activity = _activity
 parts.signs = _signs
+parts.due_at = _due_at
 app.opening = parts.open
 app.draining = _drain
 app.closing = parts.close

@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import math
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ import structlog
 from agents import config_check, hand
 from agents.accounts import account
 from agents.alerts import alerts_forever
-from agents.guard import Delivery, Guard, dead_letter, where
+from agents.guard import Guard, where
 from agents.heartbeat import Heartbeat, release
 from agents.lanes import Down, Lane
 from agents.progress import ANSWER_S, Progress, Sight, Watchdog, patience_s, within
@@ -36,7 +37,7 @@ from streams.config import Config, IntegrationConfig, secrets, with_catalog
 from streams.delay import DelayLine
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
-from streams.kafka import Emitter, Outgoing, Pump, apply_topics, first_offset, group_lag, message
+from streams.kafka import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
 from streams.order import AttentionCode
 from streams.seal import VARIABLE, Sealer
 from streams.topics import PROMISES, specs
@@ -46,9 +47,8 @@ log = structlog.get_logger(__name__)
 _THREADS = 8
 #: So many more objects than at its last look, and the collector looks again.
 _NEW_OBJECTS = 150_000
-#: The producer sends what came for a partition in this time in one request. Events may wait for company, a due check
-#: is already due.
-_LINGER_MS, _MOVE_LINGER_MS = 20, 1
+#: The producer sends what came for a partition in this time in one request.
+_LINGER_MS = 20
 
 
 class Parts:
@@ -57,6 +57,7 @@ class Parts:
     deps: Deps
     views: Views
     guard: Guard
+    delay: DelayLine | None = None
 
     def __init__(self, config: Config, stop: Any, environ: Mapping[str, str] | None = None) -> None:
         self._file = config
@@ -71,8 +72,6 @@ class Parts:
         self._errands: set[asyncio.Future[None]] = set()
         self._https: dict[str, HttpClient] = {}
         self._share = 1.0
-        self._delay: DelayLine | None = None
-        self._mover: Pump | None = None
         self._heart: Heartbeat | None = None
         self._watchdog: Watchdog | None = None
         self._revision = ""
@@ -82,6 +81,8 @@ class Parts:
         self.activity: Callable[[], Mapping[str, Any]] = dict
         #: (topic without prefix, partition) -> last sign of life, of what the agents read; None while it moves.
         self.signs: Callable[[], Mapping[tuple[str, int], float] | None] = lambda: None
+        #: The last sign of life of what is due in the tiers, where it is the longest ago.
+        self.due_at: Callable[[], float] = lambda: math.inf
 
     async def connect(self) -> Deps:
         """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
@@ -108,16 +109,14 @@ class Parts:
         deps = await self.connect()
         self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [
-            asyncio.create_task(sweep_forever(deps, self._leader), name="sweep"),
-            asyncio.create_task(self._switches.follow_forever(deps), name="switches"),
-            asyncio.create_task(self._heart.forever(), name="heartbeat"),
-            asyncio.create_task(self._watch(), name="watch"),
+            self.beside(sweep_forever(deps, self._leader), "sweep"),
+            self.beside(self._switches.follow_forever(deps), "switches"),
+            self.beside(self._heart.forever(), "heartbeat"),
+            self.beside(self._watch(), "watch"),
         ]
         if self._file.alerts.targets:
             alerting = alerts_forever(self._file.alerts, self._engine, self._executor)
-            self._tasks.append(asyncio.create_task(alerting, name="alerts"))
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+            self._tasks.append(self.beside(alerting, "alerts"))
         loop = asyncio.get_running_loop()
 
         def died(error: Exception) -> None:
@@ -125,10 +124,9 @@ class Parts:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
 
         group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
-        self._mover = Pump(self._file.kafka, linger_ms=_MOVE_LINGER_MS)
-        self._delay = DelayLine(self._file.kafka, group, self._mover.write, _park, deps.clock.now, died)
-        self._delay.start()
-        self._watchdog = self._watch_progress(self._heart, self._delay, loop)
+        self.delay = DelayLine(self._file.kafka, group, deps.clock.now, died)
+        self.delay.start()
+        self._watchdog = self._watch_progress(self._heart, self.delay, loop)
         _leave_to_the_collector_what_is_new()
 
     def _watch_progress(self, heart: Heartbeat, delay: DelayLine, loop: asyncio.AbstractEventLoop) -> Watchdog:
@@ -137,7 +135,8 @@ class Parts:
         sight = Sight(
             lags=lambda: group_lag(kafka, f"{kafka.topic_prefix}orderwatch", read),
             database=lambda: within(ANSWER_S, lambda: reach(url)),
-            signs=lambda: self.signs(), beat_at=lambda: heart.beat_at, delay_line_at=lambda: delay.turned_at,
+            signs=lambda: self.signs(), beat_at=lambda: heart.beat_at,
+            delay_line_at=lambda: min(delay.turned_at, self.due_at()),
             first=lambda topic, partition: first_offset(kafka, topic, partition),
         )  # fmt: skip
 
@@ -166,13 +165,11 @@ class Parts:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._heart is not None:
             await self._heart.goodbye()
-        if self._delay is not None:
-            await asyncio.to_thread(self._delay.stop)
+        if self.delay is not None:
+            await asyncio.to_thread(self.delay.stop)
         for http in self._https.values():
             await http.close()
         await self.deps.emitter.close()
-        if self._mover is not None:
-            await asyncio.to_thread(self._mover.close)
         await asyncio.to_thread(traces.stop)
         self._executor.shutdown(wait=True)
         self._engine.dispose()
@@ -180,11 +177,14 @@ class Parts:
             self._watchdog.stopped()
 
     def _asleep(self) -> list[tuple[str, int]]:
-        return list(self._delay.sleeping()) if self._delay is not None else []
+        heads = self.delay.heads() if self.delay is not None else {}
+        return [place for place, due_at in heads.items() if due_at > self.deps.clock.now()]
 
-    def share(self, owned: int, of: int) -> None:
-        """This worker owns so many of the partitions of ``orders.created``: its part of every rate."""
-        self._share = max(owned, 1) / of if of else 1.0
+    def own(self, partitions: Collection[int]) -> None:
+        """These are this worker's, of every topic: its part of every rate, and of what waits in the tiers."""
+        if self.delay is not None:
+            self.delay.follow(partitions)
+        self._share = max(len(partitions), 1) / self._file.kafka.partitions
         for lane in self.deps.lanes.values():
             lane.set_share(self._share)
 
@@ -264,6 +264,12 @@ class Parts:
         )  # fmt: skip
         self._keep(asyncio.ensure_future(self._tell(message(attention, "orders.attention", at=down.since))))
 
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run something that must not end by an error: the worker would end with it."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
     def _keep(self, task: "asyncio.Future[None]") -> None:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
@@ -306,9 +312,3 @@ def _leave_to_the_collector_what_is_new() -> None:
 def _dumped(integration: IntegrationConfig) -> dict[str, Any]:
     """All that its lane is made of: a switch leaves breaker and connections alone."""
     return integration.model_dump(exclude={"enabled"})
-
-
-def _park(record: Any, reason: str) -> Outgoing:
-    delivery = Delivery(record.topic(), record.partition(), record.offset(), record.key(), record.value(),
-                        record.headers() or [])  # fmt: skip
-    return dead_letter("delay", delivery, reason, "due_at: missing or not an instant; expected RFC 3339 UTC")

@@ -1,90 +1,123 @@
 """The delay line: every retry tier waits in Kafka, not in memory.
 
 Inside a partition of a tier the order of arrival is the order of due times, so only the head has to be looked at: a
-partition sleeps until its head is due, then everything due moves to ``orders.check``, and may be committed once the
-broker acknowledged it. A move that happens twice is harmless: the check step compares numbers with the ledger.
+partition sleeps until its head is due, then what is due is handed to this worker's check agent, and committed when it
+and all before it are done. What is handed out twice is harmless: the check step compares numbers with the ledger.
 
 A few hundred records of each partition are held until they are due, and no more is read (it is paused) until half of
-them are gone: to read again for every head made the broker work more than the waiting is worth.
+them are gone: to read again for every head made the broker work more than the waiting is worth. A thread reads and
+commits; the event loop that takes what is due has a timer for the next head, and waits for no thread.
 """
 
+import asyncio
+import contextlib
 import logging
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heapreplace
+from typing import Any
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from streams import metrics
 from streams.config import KafkaConfig
-from streams.errors import BrokerUnavailable, EventError
-from streams.kafka import Outgoing, consumer_settings
+from streams.kafka import consumer_settings
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500
 #: Of one partition so many are held before it is paused.
 _HELD = 250
+#: So many are taken out at once: what was taken waits for the room of its taker, in memory.
+_TAKEN = 50
 #: What is written now is due when its tier has passed, so a fetch may gather this long, and brings many.
 _FETCH = {"fetch.wait.max.ms": 100, "fetch.min.bytes": 1_000_000}
-#: What was moved is committed together: after a crash it moves once more, which is harmless.
+#: What is done is committed together: after a crash it is handed out once more, which is harmless.
 _COMMIT = {"auto.commit.interval.ms": 500}
-_IDLE_S = 0.05
-#: Between two moves: of what is due in the same moment a few travel together.
-_TURN_S = 0.002
+#: A read gathers so long.
+_TURN_S = 0.05
 _AWAY_S = 1.0
+#: New tiers are looked for so often; the broker has so long to answer.
+_LOOK_S, _ASK_S = 10.0, 5.0
+#: The timers of uvloop count whole milliseconds, to the nearest one.
+_HALF_A_TICK_S = 0.0005
 #: Tiers keep records for their delay and a day: what is due later would only put its partition to sleep until then.
 _KEPT_S = 86_400.0
+#: Two workers differ by less in what they take for the database's time.
+_CLOCKS = timedelta(seconds=1)
+#: When a record is due that says no usable time: its agent says what is wrong with it.
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
-_forwarded = metrics.counter("orderwatch_delay_forwarded_total")
+_handed = metrics.counter("orderwatch_delay_forwarded_total")
 
-#: Writes records and returns when the broker has them; called from this thread.
-Forward = Callable[[Sequence[Outgoing]], None]
-#: The dead letter of a record that cannot be read: (record, reason) -> record to write instead.
-Park = Callable[[Message, str], Outgoing]
+Place = tuple[str, int]
 
 
-class _Due(msgspec.Struct):
+class Due:
+    """A record of a tier; ``ack`` it when it is done with. ``repeated``: somebody may have begun with it before."""
+
+    __slots__ = ("done", "due_at", "headers", "key", "offset", "partition", "repeated", "topic", "value")
+
+    def __init__(self, record: Message, due_at: datetime, *, repeated: bool) -> None:
+        self.topic: str = record.topic()
+        self.partition: int = record.partition()
+        self.offset: int = record.offset()
+        self.key = record.key()
+        self.value = record.value()
+        self.headers: Sequence[tuple[str, bytes]] = record.headers() or ()
+        self.due_at = due_at
+        self.repeated = repeated
+        self.done = False
+
+    @property
+    def message(self) -> "Due":
+        """Itself, as events of a pool have it."""
+        return self
+
+    def ack(self) -> None:
+        """It is done with. Callable from any thread."""
+        self.done = True
+
+
+class _Written(msgspec.Struct):
     due_at: datetime
 
 
-class _Waiting(NamedTuple):
-    """A record that was read: when it is due (None: now), and what is then to be written."""
-
-    offset: int
-    due_at: datetime | None
-    record: Outgoing
-
-
 class DelayLine:
-    """One consumer thread per worker, in a consumer group of its own. ``now`` is database time; nothing is early.
+    """One consumer thread per worker; ``async for`` takes what is due, the oldest first.
 
-    ``died`` is called from the thread when something unexpected ended it.
+    Offsets are those of ``group``, of which nobody is a member: who has a partition the workers' own group decides.
+    ``now`` is database time; nothing is early. ``died`` is called from the thread when something unexpected ended it.
     """
 
-    def __init__(self, kafka: KafkaConfig, group: str, forward: Forward, park: Park, now: Callable[[], datetime],
-                 died: Callable[[Exception], None]) -> None:  # fmt: skip
-        self._kafka = kafka
-        self._forward = forward
-        self._park = park
+    def __init__(self, kafka: KafkaConfig, group: str, now: Callable[[], datetime], died: Callable[[Exception], None]
+                 ) -> None:  # fmt: skip
         self._now = now
         self._died = died
-        self._prefix = kafka.topic_prefix
+        self._tier = re.compile(rf"{re.escape(kafka.topic_prefix)}orders\.retry\.[0-9]+m?s").fullmatch
+        self._partitions = kafka.partitions
         self._stop = threading.Event()
-        #: When it last went round, also without a broker: a monotonic instant.
-        self.turned_at = time.monotonic()
-        self._sleeping: dict[tuple[str, int], datetime] = {}
-        self._held: dict[tuple[str, int], deque[_Waiting]] = {}
-        self._paused: set[tuple[str, int]] = set()
-        self._ours: set[tuple[str, int]] = set()
-        #: A move failed, and what it took is not read again yet: nothing behind it may be moved.
-        self._behind = False
-        self._decode = msgspec.json.Decoder(_Due).decode
+        #: When the thread last went round, also without a broker, and when due records were last taken: monotonic.
+        self.turned_at = self.taken_at = time.monotonic()
+        #: Of what is read and not yet committed, by partition; thread and loop share it.
+        self._lock = threading.Lock()
+        self._held: dict[Place, deque[Due]] = {}
+        self._handed: dict[Place, deque[Due]] = {}
+        #: Taken out, and still with us: the taker may have been replaced in between.
+        self._due: deque[Due] = deque()
+        self._paused: set[Place] = set()
+        #: What is ours, and since when: a record that was due by then another worker may have begun with.
+        self._ours: dict[Place, datetime] = {}
+        self._wanted = self._followed = frozenset[int]()
+        self._looked_at = -_LOOK_S
+        self._taker: asyncio.AbstractEventLoop | None = None
+        self._came = asyncio.Event()
+        self._decode = msgspec.json.Decoder(_Written).decode
         # Little is fetched ahead: a partition that is paused drops what was, and fetches it again when it goes on.
         self._consumer = Consumer(
             consumer_settings(kafka, group)
@@ -93,120 +126,168 @@ class DelayLine:
         self._thread = threading.Thread(target=self._run, name="delay-line", daemon=True)
 
     def start(self) -> None:
-        """Subscribe to every tier there is, also to those that the configuration no longer names."""
-        pattern = f"^{re.escape(self._prefix + 'orders.retry.')}[0-9]+m?s$"
-        self._consumer.subscribe([pattern], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        """Begin; of no partition until ``follow``."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the move under way and leave the group. Blocks."""
+        """Commit what is done, and hand nothing out any more. Blocks."""
         self._stop.set()
         self._thread.join(timeout_s)
 
-    def sleeping(self) -> dict[tuple[str, int], datetime]:
-        """(topic, partition) -> when its head is due, for partitions that sleep now."""
-        return dict(self._sleeping)
+    def follow(self, partitions: Iterable[int]) -> None:
+        """From now on these are ours, in every tier: those of the worker, so that one worker has all of an order.
+        Callable from any thread."""
+        self._wanted = frozenset(partitions)
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Each head is looked at again. librdkafka keeps a pause over a rebalance: without this such a partition would
-        # sleep for ever, in whichever worker got it back.
-        consumer.assign(partitions)
-        consumer.resume(partitions)
-        self._forget(partitions)
-        self._ours.update((partition.topic, partition.partition) for partition in partitions)
+    def heads(self) -> dict[Place, datetime]:
+        """(topic, partition) -> when its head is due, for partitions that hold something."""
+        with self._lock:
+            return {place: held[0].due_at for place, held in self._held.items()}
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._forget(partitions)
-        self._ours.difference_update((partition.topic, partition.partition) for partition in partitions)
+    async def __aiter__(self) -> AsyncIterator[Due]:
+        loop = self._taker = asyncio.get_running_loop()
+        while True:
+            self._came.clear()
+            while self._due or self._take():
+                yield self._due[0]
+                self._due.popleft()  # only now: a taker that ends before it has room for it is followed by another one
+                self.taken_at = time.monotonic()
+            self.taken_at = time.monotonic()
+            next_at = min(self.heads().values(), default=None)
+            until_s = _AWAY_S if next_at is None else min((next_at - self._now()).total_seconds(), _AWAY_S)
+            timer = loop.call_later(until_s + _HALF_A_TICK_S, self._came.set)
+            await self._came.wait()
+            timer.cancel()
 
-    def _forget(self, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            place = (partition.topic, partition.partition)
-            self._sleeping.pop(place, None)
-            self._held.pop(place, None)
-            self._paused.discard(place)
+    def _take(self) -> int:
+        """Take out what is due, but not too much of it; how many."""
+        now, before = self._now(), len(self._due)
+        with self._lock:
+            heads = [(held[0].due_at, place) for place, held in self._held.items() if held[0].due_at <= now]
+            heapify(heads)
+            while heads and len(self._due) < _TAKEN:
+                place = heads[0][1]
+                held = self._held[place]
+                record = held.popleft()
+                self._due.append(record)
+                self._handed.setdefault(place, deque()).append(record)
+                if held and held[0].due_at <= now:
+                    heapreplace(heads, (held[0].due_at, place))
+                    continue
+                heappop(heads)
+                if not held:
+                    del self._held[place]
+        taken = len(self._due) - before
+        _handed.inc(taken)
+        return taken
+
+    def _follow(self) -> None:
+        """Let go of what somebody else has now, and read what became ours, of every tier there is, also of one that the
+        configuration no longer names. Raises ``KafkaException`` while the broker is away."""
+        wanted = self._wanted
+        gone = [TopicPartition(*place) for place in self._ours if place[1] % self._partitions not in wanted]
+        if gone:
+            self._store()
+            self._consumer.incremental_unassign(gone)
+            self._forget(gone)
+        topics = self._consumer.list_topics(timeout=_ASK_S).topics
+        new = [
+            TopicPartition(name, partition) for name, topic in topics.items() if self._tier(name)
+            for partition in topic.partitions
+            if partition % self._partitions in wanted and (name, partition) not in self._ours
+        ]  # fmt: skip
+        if new:
+            self._read_from(self._consumer.committed(new, timeout=_ASK_S))
+        self._followed, self._looked_at = wanted, time.monotonic()
+
+    def _read_from(self, committed: Sequence[TopicPartition]) -> None:
+        for place in committed:
+            if place.error is not None:
+                raise KafkaException(place.error)
+            if place.offset < 0:
+                place.offset = OFFSET_BEGINNING
+        self._consumer.incremental_assign(committed)
+        self._consumer.resume(committed)  # librdkafka keeps the pause of a partition that went and comes back
+        since = self._now()
+        self._ours.update({(place.topic, place.partition): since for place in committed})
+
+    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
+        with self._lock:
+            for partition in partitions:
+                place = (partition.topic, partition.partition)
+                self._ours.pop(place, None)
+                self._held.pop(place, None)
+                self._handed.pop(place, None)
+                self._paused.discard(place)
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
                 self.turned_at = time.monotonic()
                 try:
-                    if self._behind:
-                        self._rewind()
+                    if self._wanted != self._followed or self.turned_at - self._looked_at > _LOOK_S:
+                        self._follow()
                     self._turn()
-                except (KafkaException, BrokerUnavailable, EventError) as error:
+                except KafkaException as error:
                     log.warning("delay line held: %s", error)
-                    self._behind = True
                     self._stop.wait(_AWAY_S)
+            self._store()
+            self._forget([TopicPartition(*place) for place in self._ours])  # what waits here goes nowhere any more
         except Exception as error:  # noqa: BLE001 - a worker without its delay line must not look alive
             self._died(error)
         finally:
             self._consumer.close()
 
     def _turn(self) -> None:
-        for record in self._consumer.consume(_BATCH, self._patience_s()):
-            place = (record.topic(), record.partition())
-            if not _failed(record) and place in self._ours:  # it may have gone while these were gathered
-                self._held.setdefault(place, deque()).append(self._read(record))
-        due: list[Outgoing] = []
-        moved: list[TopicPartition] = []
-        now = self._now()
-        for place, held in self._held.items():
-            offset = -1
-            while held and ((due_at := held[0].due_at) is None or due_at <= now):
-                offset = held[0].offset
-                due.append(held.popleft().record)
-            if offset >= 0:
-                moved.append(TopicPartition(*place, offset + 1))
-        if due:
-            self._forward(due)
-            _forwarded.inc(len(due))
-            self._consumer.store_offsets(offsets=moved)
-        self._sleep_or_wake()
+        read = [
+            self._read(record, since) for record in self._consumer.consume(_BATCH, _TURN_S) if not _failed(record)
+            and (since := self._ours.get((record.topic(), record.partition()))) is not None
+        ]  # fmt: skip
+        with self._lock:
+            for due in read:
+                self._held.setdefault((due.topic, due.partition), deque()).append(due)
+        if read and self._taker is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._taker.call_soon_threadsafe(self._came.set)
+        self._store()
+        self._pause_or_resume()
 
-    def _read(self, record: Message) -> _Waiting:
+    def _store(self) -> None:
+        """What is done, with all before it, may be committed."""
+        done: list[TopicPartition] = []
+        with self._lock:
+            for place, handed in list(self._handed.items()):
+                offset = -1
+                while handed and handed[0].done:
+                    offset = handed.popleft().offset
+                if offset >= 0:
+                    done.append(TopicPartition(*place, offset + 1))
+                if not handed:
+                    del self._handed[place]
+        if done:
+            with contextlib.suppress(KafkaException):  # gone meanwhile; then it is handed out once more
+                self._consumer.store_offsets(offsets=done)
+
+    def _read(self, record: Message, since: datetime) -> Due:
         try:
             due_at = self._decode(record.value() or b"").due_at
             if (due_at - self._now()).total_seconds() > _tier_s(record.topic()) + _KEPT_S:
-                raise TypeError("due after the topic has forgotten it")
+                due_at = _AT_ONCE
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
-            return _Waiting(record.offset(), None, self._park(record, "malformed"))
-        wanted = Outgoing("orders.check", record.key(), record.value(), list(record.headers() or []))
-        return _Waiting(record.offset(), due_at, wanted)
+            due_at = _AT_ONCE
+        return Due(record, due_at, repeated=due_at <= since + _CLOCKS)
 
-    def _sleep_or_wake(self) -> None:
-        """What is held sleeps until its head is due; a partition of which enough is held is not read."""
-        for place, held in list(self._held.items()):
-            if held:
-                self._sleeping[place] = held[0].due_at or self._now()
-            else:
-                del self._held[place]
-                self._sleeping.pop(place, None)
-            if len(held) >= _HELD and place not in self._paused:
-                self._consumer.pause([TopicPartition(*place)])
-                self._paused.add(place)
-            elif len(held) < _HELD // 2 and place in self._paused:
-                self._consumer.resume([TopicPartition(*place)])
-                self._paused.discard(place)
-
-    def _patience_s(self) -> float:
-        """How long to wait for a record: no longer than until the next head is due."""
-        if not self._sleeping:
-            return _IDLE_S * 4
-        until = (min(self._sleeping.values()) - self._now()).total_seconds()
-        return min(max(until, _TURN_S), _IDLE_S * 4)
-
-    def _rewind(self) -> None:
-        """After a failed move: read again from the last commit. Raises ``KafkaException`` while the broker is away."""
-        assigned = self._consumer.assignment()
-        for partition in self._consumer.committed(assigned, timeout=5.0) if assigned else []:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-            self._forget([partition])
-            start = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
-            self._consumer.seek(TopicPartition(partition.topic, partition.partition, start))
-        self._consumer.resume(assigned)
-        self._behind = False
+    def _pause_or_resume(self) -> None:
+        """A partition of which enough is held is not read."""
+        with self._lock:
+            held = {place: len(self._held.get(place, ())) for place in self._ours}
+        full = {place for place, count in held.items() if count >= _HELD and place not in self._paused}
+        low = {place for place in self._paused if held[place] < _HELD // 2}
+        if full:
+            self._consumer.pause([TopicPartition(*place) for place in full])
+        if low:
+            self._consumer.resume([TopicPartition(*place) for place in low])
+        self._paused = (self._paused | full) - low
 
 
 def _tier_s(topic: str) -> float:

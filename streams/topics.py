@@ -69,7 +69,7 @@ PROMISES: tuple[Promise, ...] = (
         "same ce_id, same fact: the second is dropped", 7 * DAY_S,
     ),
     Promise(
-        CHECK, Check, "operators, the sweeper, callbacks, the delay line", "check",
+        CHECK, Check, "operators, the sweeper, callbacks", "check",
         "harmless: attempt and check_number are compared with the ledger before anything is asked", DAY_S,
     ),
     Promise(
@@ -99,8 +99,8 @@ PROMISES: tuple[Promise, ...] = (
 def retry_promise(name: str, delay_s: float) -> Promise:
     """A tier keeps its records a day longer than their delay, and then some for clocks and segment rolls."""
     return Promise(
-        name, Check, "dispatch, check", "the delay line of this tier",
-        "harmless: released twice, answered once, by check_number", delay_s + 2 * DAY_S,
+        name, Check, "dispatch, check", "the delay line, for check",
+        "harmless: attempt and check_number are compared with the ledger before anything is asked", delay_s + 2 * DAY_S,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,8 +17,7 @@ from agents.guard import HOLDING, Delivery, Guard
 from agents.pool import Pool
 from orderwatch.crash.log import Record
 from orderwatch.crash.process import DoorViews, Process
-from streams.errors import BrokerUnavailable, EventError, OrderNotFound
-from streams.kafka import Outgoing
+from streams.errors import EventError, OrderNotFound
 
 if TYPE_CHECKING:
     from orderwatch.crash.world import World
@@ -36,6 +35,8 @@ AGENTS = {
     "orders.dead-letter": "dead-letter",
 }
 _TIER = "orders.retry."
+#: As in ``streams.delay``: by so little the clocks of two workers differ.
+_CLOCKS = timedelta(seconds=1)
 
 
 class _Due(msgspec.Struct):
@@ -103,8 +104,8 @@ class Worker(Process):
 
     def revoked(self) -> None:
         """The partitions are somebody else's: finish what runs, acknowledge none of it."""
-        for topic, pool in self._pools.items():
-            pool.forget([(topic, 0)])
+        for pool in self._pools.values():
+            pool.forget(pool.places)
 
     def _hear(self, topic: str) -> None:
         if not self.alive:
@@ -130,33 +131,37 @@ class Worker(Process):
             if not self.reads:
                 return
             position += 1
-            arrival = Arrival(
-                SimpleNamespace(topic=topic, partition=0, offset=record.offset, key=record.key, record=record),
-                partial(self._acknowledged, topic, position),
-            )
-            await self._pools[topic].submit(arrival, self._one)
+            await self._submit(topic, record, repeated=record.offset < self._ours_from[topic])
 
-    async def _one(self, arrival: Any) -> None:
-        record: Record = arrival.message.record
-        delivery = Delivery(
-            record.topic, 0, record.offset, record.key, record.value, list(record.headers),
-            repeated=record.offset < self._ours_from[record.topic],
+    async def _submit(self, topic: str, record: Record, *, repeated: bool) -> None:
+        """To the agent of ``topic``; what is due in a tier goes to that of the checks."""
+        arrival = Arrival(
+            SimpleNamespace(topic=record.topic, partition=0, offset=record.offset, key=record.key, record=record,
+                            repeated=repeated),
+            partial(self._acknowledged, record.topic, record.offset + 1),
         )  # fmt: skip
-        self.world.say(self, f"takes {record.topic} #{record.offset}" + (" again" if delivery.repeated else ""))
-        await self._guard(AGENTS[record.topic], self._watched(self._handlers[record.topic]), delivery)
+        await self._pools[topic].submit(arrival, partial(self._one, topic))
 
-    def _watched(self, handler: Callable[[Delivery], Awaitable[None]]) -> Callable[[Delivery], Awaitable[None]]:
+    async def _one(self, topic: str, arrival: Any) -> None:
+        record: Record = arrival.message.record
+        again: bool = arrival.message.repeated
+        delivery = Delivery(record.topic, 0, record.offset, record.key, record.value, list(record.headers), again)
+        self.world.say(self, f"takes {record.topic} #{record.offset}" + (" again" if again else ""))
+        await self._guard(AGENTS[topic], self._watched(AGENTS[topic], self._handlers[topic]), delivery)
+
+    def _watched(self, agent: str, handler: Callable[[Delivery], Awaitable[None]]
+                 ) -> Callable[[Delivery], Awaitable[None]]:  # fmt: skip
         async def run(delivery: Delivery) -> None:
             try:
                 await handler(delivery)
             except (*HOLDING, EventError, OrderNotFound):
                 raise
             except IntegrityError as error:
-                self.world.object_to(f"the database refused a write of {AGENTS[delivery.topic]}: {error.statement}")
+                self.world.object_to(f"the database refused a write of {agent}: {error.statement}")
                 raise
             except Exception as error:
                 frames = traceback.extract_tb(error.__traceback__)[-1]
-                self.world.object_to(f"{AGENTS[delivery.topic]} failed: {error!r} at {frames.name}:{frames.lineno}")
+                self.world.object_to(f"{agent} failed: {error!r} at {frames.name}:{frames.lineno}")
                 raise
 
         return run
@@ -179,6 +184,7 @@ class Worker(Process):
 
     async def _delay(self, topic: str) -> None:
         position = self.world.log.committed.get(topic, 0)
+        since = self.deps.clock.now()
         while True:
             record = await self._next(topic, position)
             due_at = msgspec.json.decode(record.value or b"", type=_Due).due_at
@@ -186,13 +192,8 @@ class Worker(Process):
             await self.breathe()
             if not self.reads:
                 return
-            forwarded = Outgoing("orders.check", record.key, record.value, list(record.headers))
-            try:
-                await self.deps.emitter.send([forwarded])
-            except BrokerUnavailable:
-                continue
             position += 1
-            await self.door(f"commit {topic} {position}", partial(self._commit_now, topic, position))
+            await self._submit("orders.check", record, repeated=due_at <= since + _CLOCKS)
 
     async def _stop(self, error: BaseException) -> None:
         self.world.object_to(f"the worker stopped itself: {error}")

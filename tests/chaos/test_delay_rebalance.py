@@ -1,9 +1,9 @@
-"""Row 17: what sleeps in a retry topic wakes up after members of the delay line came and went."""
+"""Row 17: what sleeps in a retry topic wakes up after its partitions went to another worker and came back."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,17 +12,16 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.config import KafkaConfig
 from streams.delay import DelayLine
-from streams.kafka import Outgoing
 from tests.parts import Kafka
-from tests.waiting import wait_until
+from tests.waiting import eventually
 
 PARTITIONS = 4
 
 
 class Lines:
-    """Delay lines of one group, with a clock that can be moved; ``released`` is what any of them forwarded."""
+    """Delay lines of one group, with a clock that can be moved; ``released`` is what any of them handed out."""
 
-    def __init__(self, kafka: KafkaConfig, stack: ExitStack) -> None:
+    def __init__(self, kafka: KafkaConfig, stack: AsyncExitStack) -> None:
         self.kafka = kafka
         self.released: list[bytes | None] = []
         self.ahead = timedelta()
@@ -31,25 +30,26 @@ class Lines:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
-    def _forward(self, records: Sequence[Outgoing]) -> None:
-        self.released += [record.key for record in records]
-
-    def _park(self, record: Any, reason: str) -> Outgoing:
-        raise AssertionError(reason)
-
-    def start(self) -> DelayLine:
+    async def start(self, *partitions: int) -> DelayLine:
         def died(error: Exception) -> None:
             raise error
 
-        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self._forward, self._park, self.now, died)
+        async def take() -> None:
+            async for record in line:
+                self.released.append(record.key)
+                record.ack()
+
+        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, died)
+        line.follow(partitions)
         line.start()
-        self._stack.callback(line.stop)
+        self._stack.push_async_callback(asyncio.to_thread, line.stop)
+        self._stack.callback(asyncio.create_task(take()).cancel)
         return line
 
 
 @pytest.fixture
-def lines(kafka: Kafka) -> Iterator[Lines]:
-    with ExitStack() as stack:
+async def lines(kafka: Kafka) -> AsyncIterator[Lines]:
+    async with AsyncExitStack() as stack:
         yield Lines(
             KafkaConfig(bootstrap_servers=kafka.address, topic_prefix=f"d{uuid4().hex[:8]}.", session_timeout=6,
                         rebalance_timeout=6), stack,
@@ -58,10 +58,10 @@ def lines(kafka: Kafka) -> Iterator[Lines]:
 
 def asleep(*members: DelayLine) -> Callable[[], bool]:
     """Every partition sleeps in one of these."""
-    return lambda: len({place for line in members for place in line.sleeping()}) == PARTITIONS
+    return lambda: len({place for line in members for place in line.heads()}) == PARTITIONS
 
 
-def test_a_partition_that_slept_through_a_rebalance_wakes_up(lines: Lines) -> None:
+async def test_a_partition_that_went_and_came_back_asleep_wakes_up(lines: Lines) -> None:
     topic = lines.kafka.topic_prefix + "orders.retry.60s"
     admin = AdminClient({"bootstrap.servers": lines.kafka.bootstrap_servers})
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(15)
@@ -70,12 +70,14 @@ def test_a_partition_that_slept_through_a_rebalance_wakes_up(lines: Lines) -> No
     for partition in range(PARTITIONS):
         producer.produce(topic, b'{"due_at":"%s"}' % due_at.encode(), b"%d" % partition, partition)
     assert producer.flush(15) == 0
-    first = lines.start()
-    wait_until(asleep(first), 30)
-    second = lines.start()
-    wait_until(lambda: second.sleeping() and asleep(first, second)(), 30)
-    second.stop()
-    wait_until(asleep(first), 30)
+    first = await lines.start(*range(PARTITIONS))
+    await eventually(asleep(first), 30)
+    second = await lines.start(2, 3)
+    first.follow([0, 1])
+    await eventually(lambda: second.heads() and len(first.heads()) == 2 and asleep(first, second)(), 30)
+    await asyncio.to_thread(second.stop)
+    first.follow(range(PARTITIONS))
+    await eventually(asleep(first), 30)
     lines.ahead = timedelta(minutes=2)
-    wait_until(lambda: len(lines.released) == PARTITIONS, 15)
+    await eventually(lambda: len(lines.released) == PARTITIONS, 15)
     assert sorted(key or b"" for key in lines.released) == [b"%d" % partition for partition in range(PARTITIONS)]

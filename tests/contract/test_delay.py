@@ -2,22 +2,21 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orderwatch.embedded import Broker
+from streams import delay
 from streams.config import KafkaConfig
-from streams.delay import DelayLine
-from streams.errors import BrokerUnavailable
-from streams.kafka import Outgoing, group_lag
+from streams.delay import DelayLine, Due
+from streams.kafka import group_lag
 from tests.waiting import eventually
 
 
@@ -26,11 +25,10 @@ class Line:
     """A delay line over its own topics; what it released, and when."""
 
     kafka: KafkaConfig
-    released: list[tuple[datetime, Outgoing]] = field(default_factory=list)
-    away: int = 0
+    released: list[tuple[datetime, Due]] = field(default_factory=list)
+    done: bool = True
     ahead: timedelta = timedelta()
     died: list[Exception] = field(default_factory=list)
-    broken: Exception | None = None
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
@@ -53,26 +51,29 @@ class Line:
     def keys(self) -> list[str]:
         return [(record.key or b"").decode() for _, record in self.released]
 
-    def forward(self, records: Sequence[Outgoing]) -> None:
-        if self.broken:
-            raise self.broken
-        if self.away:
-            self.away -= 1
-            raise BrokerUnavailable("kafka: not acknowledged")
-        self.released += [(self.now(), record) for record in records]
+    def committed(self, topic: str, partition: int = 0) -> int | None:
+        group = f"{self.kafka.topic_prefix}delay"
+        return group_lag(self.kafka, group, [topic])[topic, partition][0]
 
-    @contextmanager
-    def running(self) -> Iterator[DelayLine]:
-        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self.forward, park, self.now, self.died.append)
+    @asynccontextmanager
+    async def running(self, partitions: Iterable[int] = range(2)) -> AsyncIterator[DelayLine]:
+        """With somebody who takes what is due, and is done with it at once, or never."""
+        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, self.died.append)
+        line.follow(partitions)
         line.start()
+
+        async def take() -> None:
+            async for record in line:
+                self.released.append((self.now(), record))
+                if self.done:
+                    record.ack()
+
+        taker = asyncio.create_task(take())
         try:
             yield line
         finally:
-            line.stop()
-
-
-def park(record: Any, reason: str) -> Outgoing:
-    return Outgoing("orders.dead-letter", record.key(), record.value(), [("dlq.reason", reason.encode())])
+            taker.cancel()
+            await asyncio.to_thread(line.stop)
 
 
 @pytest.fixture
@@ -88,14 +89,14 @@ async def wait_for(line: Line, count: int) -> None:
     await eventually(lambda: len(line.released) >= count, 40)
 
 
-async def test_nothing_is_released_early_and_what_is_due_goes_to_the_checks(line: Line) -> None:
+async def test_nothing_is_released_early_and_what_is_due_goes_on_as_it_came(line: Line) -> None:
     line.create("orders.retry.1s")
     line.write("orders.retry.1s", ("a", -5), ("b", 1.0), ("c", 1.5), ("d", 2.0))
-    with line.running():
+    async with line.running():
         await wait_for(line, 4)
     assert line.keys() == ["a", "b", "c", "d"]
     for at, record in line.released:
-        assert record.topic == "orders.check" and record.headers == [("ce_id", b"1")]
+        assert record.topic == line.kafka.topic_prefix + "orders.retry.1s" and record.headers == [("ce_id", b"1")]
         due = datetime.fromisoformat((record.value or b"").decode().split('"')[3])
         assert at >= due
 
@@ -104,13 +105,13 @@ async def test_a_head_that_is_not_due_keeps_its_own_partition_waiting_and_no_oth
     line.create("orders.retry.60s")
     line.write("orders.retry.60s", ("head", 3600), ("behind", -1), partition=0)
     line.write("orders.retry.60s", ("free", -1), partition=1)
-    with line.running() as running:
+    async with line.running() as running:
         await wait_for(line, 1)
-        await eventually(lambda: running.sleeping())
+        await eventually(lambda: running.heads())
         line.write("orders.retry.60s", ("later", -1), partition=1)
         await wait_for(line, 2)
         assert line.keys() == ["free", "later"]
-        ((topic, partition),) = running.sleeping()
+        ((topic, partition),) = running.heads()
         assert (topic.removeprefix(line.kafka.topic_prefix), partition) == ("orders.retry.60s", 0)
         line.ahead = timedelta(hours=2)  # the head's time has come
         await wait_for(line, 4)
@@ -124,7 +125,7 @@ async def test_of_a_long_partition_a_few_hundred_are_held_and_the_next_are_read_
     def held() -> int:
         return sum(map(len, running._held.values()))
 
-    with line.running() as running:
+    async with line.running() as running:
         await eventually(lambda: held() >= 250, 40)
         await asyncio.sleep(1.0)
         assert held() < 1000, "the rest waits in Kafka"
@@ -136,101 +137,116 @@ async def test_of_a_long_partition_a_few_hundred_are_held_and_the_next_are_read_
     assert line.keys() == [f"{n}" for n in range(1500)]
 
 
+async def test_a_tier_that_is_made_later_is_read(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delay, "_LOOK_S", 0.2)
+    async with line.running():
+        await asyncio.sleep(0.5)
+        line.create("orders.retry.5s")
+        line.write("orders.retry.5s", ("a", -1), partition=1)
+        await wait_for(line, 1)
+
+
+async def test_a_partition_of_another_worker_is_left_alone_until_it_comes(line: Line) -> None:
+    line.create("orders.retry.1s")
+    line.write("orders.retry.1s", ("ours", -1), partition=0)
+    line.write("orders.retry.1s", ("theirs", -1), partition=1)
+    async with line.running([0]) as running:
+        await wait_for(line, 1)
+        await asyncio.sleep(0.5)
+        assert line.keys() == ["ours"]
+        running.follow([1])
+        await wait_for(line, 2)
+    assert line.keys() == ["ours", "theirs"]
+
+
 async def test_every_tier_there_is_is_drained_also_one_that_the_configuration_forgot(line: Line) -> None:
     line.create("orders.retry.500ms", "orders.retry.7s", "orders.retry.notatier", partitions=1)
     for topic in ("orders.retry.500ms", "orders.retry.7s", "orders.retry.notatier"):
         line.write(topic, (topic, -1))
-    with line.running():
+    async with line.running():
         await wait_for(line, 2)
     assert sorted(line.keys()) == ["orders.retry.500ms", "orders.retry.7s"]
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b'{"due_at":"soon"}', b'{"due_at":"2026-01-01T00:00:00"}', b"\xff\xfe"])
-async def test_what_cannot_be_read_is_set_aside_and_the_rest_goes_on(line: Line, value: bytes) -> None:
+async def test_what_cannot_be_read_goes_on_at_once_to_whoever_says_what_is_wrong(line: Line, value: bytes) -> None:
     line.create("orders.retry.1s", partitions=1)
     line.write("orders.retry.1s", ("bad", value), ("good", -1))
-    with line.running():
+    async with line.running():
         await wait_for(line, 2)
-    assert [record.topic for _, record in line.released] == ["orders.dead-letter", "orders.check"]
-    assert line.released[0][1].value == (value or None) or line.released[0][1].value == value
-
-
-async def test_a_broker_that_did_not_acknowledge_is_asked_again_and_nothing_is_lost(line: Line) -> None:
-    line.create("orders.retry.1s")
-    line.away = 2
-    line.write("orders.retry.1s", *((f"a{n}", -1) for n in range(20)), partition=0)
-    line.write("orders.retry.1s", *((f"b{n}", 0.5) for n in range(20)), partition=1)
-    with line.running():
-        await eventually(lambda: len(set(line.keys())) == 40, 40)
-    for letter in "ab":
-        first = list(dict.fromkeys(key for key in line.keys() if key.startswith(letter)))
-        assert first == [f"{letter}{n}" for n in range(20)]
-
-
-async def test_while_it_cannot_go_back_it_does_not_go_on(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    line.create("orders.retry.1s", partitions=1)
-    line.away = 1
-    line.write("orders.retry.1s", *((f"{n}", -1) for n in range(1200)))  # more than one move takes
-    rewind, failures = DelayLine._rewind, [True, True]
-
-    def fails_first(self: DelayLine) -> None:
-        if failures:
-            failures.pop()
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # the commit cannot be asked for either
-        rewind(self)
-
-    monkeypatch.setattr(DelayLine, "_rewind", fails_first)
-    with line.running():
-        await eventually(lambda: len(line.keys()) >= 1200, 40)
-    assert not failures and list(dict.fromkeys(line.keys())) == [f"{n}" for n in range(1200)]
+    assert line.keys() == ["bad", "good"] and (line.released[0][1].value or b"") == value
 
 
 async def test_a_restart_goes_on_from_the_last_commit(line: Line) -> None:
     line.create("orders.retry.1s", partitions=1)
     line.write("orders.retry.1s", *((f"{n}", -1) for n in range(50)))
-    with line.running():
+    async with line.running():
         await wait_for(line, 50)
     line.write("orders.retry.1s", ("new", -1))
-    with line.running():
+    async with line.running():
         await eventually(lambda: "new" in line.keys(), 40)
     assert line.keys()[50:] == ["new"]
 
 
-async def test_what_moved_is_committed_without_a_stop(line: Line) -> None:
+async def test_what_is_done_is_committed_without_a_stop(line: Line) -> None:
     line.create("orders.retry.1s", partitions=1)
     line.write("orders.retry.1s", *((f"{n}", -1) for n in range(50)), ("far", 3600))
-    with line.running():
+    async with line.running():
         await wait_for(line, 50)
-        moved = {("orders.retry.1s", 0): (50, 51)}
-        group = f"{line.kafka.topic_prefix}delay"
-        await eventually(lambda: group_lag(line.kafka, group, ["orders.retry.1s"]) == moved)
+        await eventually(lambda: line.committed("orders.retry.1s") == 50)
 
 
-async def test_what_was_not_acknowledged_before_a_restart_is_released_after_it(line: Line) -> None:
+async def test_what_was_taken_and_not_done_before_a_restart_comes_again_as_begun_with(line: Line) -> None:
     line.create("orders.retry.1s", partitions=1)
-    line.away = 10**9
-    line.write("orders.retry.1s", ("a", -1), ("b", -1))
-    with line.running():
-        await eventually(lambda: line.away < 10**9, 40)
-    line.away = 0
-    with line.running():
+    line.write("orders.retry.1s", ("a", 1), ("b", 1))
+    line.done = False
+    async with line.running():
         await wait_for(line, 2)
-    assert line.keys() == ["a", "b"]
+    async with line.running():
+        await wait_for(line, 4)
+        line.write("orders.retry.1s", ("c", 2))
+        await wait_for(line, 5)
+    assert line.keys() == ["a", "b", "a", "b", "c"]
+    assert [record.repeated for _, record in line.released[2:]] == [True, True, False]
+
+
+async def test_another_taker_begins_with_what_the_last_one_had_no_room_for(line: Line) -> None:
+    line.create("orders.retry.1s", partitions=1)
+    line.write("orders.retry.1s", *((f"{n}", -1) for n in range(5)))
+    made = DelayLine(line.kafka, f"{line.kafka.topic_prefix}delay", line.now, line.died.append)
+    made.follow([0])
+    made.start()
+    try:
+        async with asyncio.timeout(40):
+            first = [record.key async for record in _some(made, 2)]
+            second = [record.key async for record in _some(made, 3)]
+    finally:
+        await asyncio.to_thread(made.stop)
+    assert (first, second) == ([b"0", b"1"], [b"1", b"2", b"3"])
+
+
+async def _some(line: DelayLine, count: int) -> AsyncIterator[Due]:
+    """So many, the last of which is not done with."""
+    taken = 0
+    async for record in line:
+        taken += 1
+        yield record
+        if taken == count:
+            return
 
 
 async def test_what_is_due_after_the_topic_has_forgotten_it_does_not_stop_the_partition(line: Line) -> None:
     line.create("orders.retry.60s", partitions=1)
     line.write("orders.retry.60s", ("far", 90_000), ("good", -1))
-    with line.running():
+    async with line.running():
         await wait_for(line, 2)
-    assert [record.topic for _, record in line.released] == ["orders.dead-letter", "orders.check"]
 
 
 async def test_stopping_is_quick_while_everything_sleeps(line: Line) -> None:
     line.create("orders.retry.60s", partitions=1)
     line.write("orders.retry.60s", ("a", 3600))
-    with line.running() as running:
-        await eventually(running.sleeping, 40)
+    async with line.running() as running:
+        await eventually(running.heads, 40)
         await asyncio.to_thread(running.stop, 30.0)
         assert not line.released
 
@@ -245,9 +261,13 @@ def test_the_names_of_retry_topics_are_the_ones_that_the_line_listens_to() -> No
         assert pattern.fullmatch(tier_name(seconds)), tier_name(seconds)
 
 
-async def test_a_line_that_ends_by_a_defect_says_so(line: Line) -> None:
-    line.broken = RuntimeError("a defect")
-    line.write("orders.retry.1s", ("due", 0))
-    with line.running():
+async def test_a_line_that_ends_by_a_defect_says_so(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    defect = RuntimeError("a defect")
+
+    def turn(self: DelayLine) -> None:
+        raise defect
+
+    monkeypatch.setattr(DelayLine, "_turn", turn)
+    async with line.running():
         await eventually(lambda: line.died)
-    assert line.died == [line.broken]
+    assert line.died == [defect]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import check, dispatch
@@ -18,7 +19,7 @@ from agents.work import Deps
 from db.ledger import Ledger
 from db.rows import Key, OrderState
 from streams.config import BreakerConfig, LimitsConfig
-from streams.errors import BrokerUnavailable, StoreUnavailable
+from streams.errors import BrokerUnavailable, EventError, StoreUnavailable
 from streams.events import Check, Created, decode, encode
 from streams.order import AttemptState, ExternalStatus
 from tests.contract.store import Store, store_on
@@ -294,6 +295,42 @@ async def test_repeated_checks_of_many_lines_never_multiply(store: Store) -> Non
     worker.sent.records.clear()
     await check.check(worker.deps, replace(stale, repeated=True))
     assert [attempt for attempt, _ in worker.checks()] == [1]
+
+
+async def test_a_check_that_comes_again_before_anything_was_decided_is_only_asked(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING])
+    worker = Worker(store, provider)
+    await worker.created()
+    worker.sent.records.clear()
+    await worker.check(repeated=True)
+    assert len(provider.asked) == 1 and "orders.referenced" not in worker.sent.topics()
+
+
+async def test_a_check_that_was_put_off_and_comes_again_says_when_it_is_due(store: Store) -> None:
+    worker = await put_off(store, FakeProvider(Placed.ACCEPTED))
+    delivery = await worker.due()
+    lanes, worker.deps.lanes = worker.deps.lanes, {}
+    worker.sent.away = 1
+    with pytest.raises(BrokerUnavailable):
+        await check.check(worker.deps, delivery)
+    worker.sent.records.clear()
+    worker.deps.lanes = lanes
+    await check.check(worker.deps, replace(delivery, repeated=True))
+    [record] = [each for each in worker.sent.records if each.topic.startswith("orders.retry")]
+    row = (await worker.state()).attempts[0]
+    assert decode(Check, record.value).due_at == row.next_check_at
+
+
+async def test_what_a_tier_hands_over_long_before_its_time_is_refused(store: Store) -> None:
+    provider = FakeProvider(Placed.ACCEPTED)
+    worker = await put_off(store, provider)
+    ahead = decode(Check, (await worker.due()).value)
+    ahead = msgspec.structs.replace(ahead, due_at=worker.deps.clock.now() + timedelta(days=3))
+    with pytest.raises(EventError, match=r"due_at: .*; expected at most a day after its tier has passed"):
+        await check.check(worker.deps, Delivery("orders.retry.30s", 0, 1, b"o", encode(ahead), []))
+    assert not provider.placed
+    await check.check(worker.deps, Delivery("orders.check", 0, 1, b"o", encode(ahead), []))
+    assert provider.placed, "whoever asks there wants it now"
 
 
 async def test_one_absence_asked_twice_at_once_counts_once(store: Store) -> None:

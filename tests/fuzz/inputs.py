@@ -2,8 +2,10 @@
 
 import json
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +16,13 @@ import yaml
 from agents import record
 from agents.config_check import problems
 from agents.guard import Delivery, dead_letter
-from agents.wiring import _park
 from db.rows import parameters
 from orderwatch.order_files import Rejects, read_orders
-from streams import events
+from streams import delay, events
 from streams.config import CatalogueDocs, load, with_catalog
 from streams.delay import DelayLine
 from streams.errors import ConfigError, EventError
-from streams.events import Created, decode, encode, event_id
+from streams.events import Check, Created, decode, encode, event_id
 from streams.kafka import Outgoing
 from tests.fuzz.answers import PLAYER, SURROGATES, at_once
 from tests.unit.test_config import TEXT
@@ -195,19 +196,13 @@ DELAY_WORDS = [
 ]  # fmt: skip
 
 
-def _line_of(heads: Heads, moved: list[Outgoing]) -> DelayLine:
+def _line_of(heads: Heads) -> DelayLine:
     line = DelayLine.__new__(DelayLine)  # without its consumer and its thread
     line.__dict__.update(
-        _forward=moved.extend, _park=_park, _now=lambda: NOW, _prefix="", _sleeping={}, _held={}, _paused=set(),
-        _ours={("orders.retry.30s", 0)}, _consumer=heads, _decode=msgspec.json.Decoder(_due_type()).decode,
+        _now=lambda: NOW, _held={}, _handed={}, _due=deque(), _paused=set(), _ours={("orders.retry.30s", 0): NOW},
+        _lock=threading.Lock(), _taker=None, _consumer=heads, _decode=msgspec.json.Decoder(delay._Written).decode,
     )  # fmt: skip
     return line
-
-
-def _due_type() -> Any:
-    from streams import delay
-
-    return delay._Due
 
 
 def delayed_corpus() -> list[bytes]:
@@ -238,24 +233,24 @@ def _record(data: bytes) -> Any:
 
 
 def delayed(data: bytes) -> object:
-    """A record waits, goes on untouched once it is due, or is set aside; the line never stops."""
-    moved: list[Outgoing] = []
+    """A record waits, or goes on untouched: once it is due, or at once to whoever says what is wrong with it."""
     heads = Heads()
-    line = _line_of(heads, moved)
+    line = _line_of(heads)
     heads.record = _record(data)
     line._turn()
-    line._patience_s()
-    if sleeping := line.sleeping():
-        assert not moved and sleeping["orders.retry.30s", 0] > NOW
+    line._take()
+    if sleeping := line.heads():
+        assert not line._due and sleeping["orders.retry.30s", 0] > NOW
         return "sleeps"
-    [out] = moved
-    assert (out.key, out.value) == (heads.record.key(), heads.record.value())
-    if out.topic == "orders.check":
-        assert out.headers == heads.record.headers()
-        assert msgspec.json.decode(out.value or b"", type=_due_type()).due_at <= NOW, "early"
-    else:
-        assert out.topic == "orders.dead-letter" and ("dlq.reason", b"malformed") in out.headers
-    return out.topic, len(out.headers)
+    [out] = line._due
+    assert (out.key, out.value, list(out.headers)) == (
+        heads.record.key(), heads.record.value(), heads.record.headers())  # fmt: skip
+    try:
+        due_at = decode(Check, out.value).due_at
+    except EventError:
+        return "cannot be read", len(out.headers)
+    assert due_at <= NOW or due_at - NOW > timedelta(days=1, seconds=30), "early"
+    return "goes on", due_at <= NOW, len(out.headers)
 
 
 class Kept:

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from urllib.error import HTTPError
 
+import pytest
 import sqlalchemy as sa
 import yaml
 
@@ -30,12 +31,12 @@ def order(order_id: str, package: str = "sixty") -> Created:
                    created_at=datetime.now(UTC))  # fmt: skip
 
 
-def supervised(system: System, port: int) -> Leashed:
-    """``orderwatch worker``, whose worker hangs at the first order that it opens."""
+def supervised(system: System, port: int, at: str) -> Leashed:
+    """``orderwatch worker``, whose worker hangs at the first order that it opens, or at its first check."""
     log = system.directory / "worker-supervised.log"
     env = {
         **os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "PYTHONPATH": f"{HOOKS}:{ROOT}",
-        "CHAOS_HANG": str(system.directory / "hung"),
+        "CHAOS_HANG": str(system.directory / "hung"), "CHAOS_HANG_AT": at,
     }  # fmt: skip
     worker = Leashed([sys.executable, "-m", "orderwatch", "worker", "--config", str(system.config_path), "--web-port",
                       str(port)], log=log, cwd=system.directory, env=env)  # fmt: skip
@@ -50,13 +51,19 @@ def health(port: int) -> tuple[int, list[str]]:
         return error.code, json.loads(error.read())["stuck"]
 
 
-def test_a_hanging_handler_is_seen_told_and_started_again(system_of: Start, broker: Broker) -> None:
+@pytest.mark.parametrize(
+    ("at", "told", "stack"), [
+        ("open", "orders.created [", ("dispatch.py", "open_")), ("check", "the delay line", ("check.py", "apply_")),
+    ])  # fmt: skip
+def test_a_hanging_handler_is_seen_told_and_started_again(
+    system_of: Start, broker: Broker, at: str, told: str, stack: tuple[str, str]
+) -> None:
     system = system_of(broker.address, settings={
         "worker": {"stall_after": "4s", "drain": "1s"},
         "dispatch": {"lease_margin": "1s"},
     })  # fmt: skip
     port = free_port()
-    worker = supervised(system, port)
+    worker = supervised(system, port, at)
     system.send([order("hangs"), order("follows")])
 
     def unhealthy() -> list[str]:
@@ -67,14 +74,14 @@ def test_a_hanging_handler_is_seen_told_and_started_again(system_of: Start, brok
         return stuck if status == 503 else []
 
     stuck = wait_until(unhealthy, 60)
-    assert any(line.startswith("orders.created [") and "no progress" in line for line in stuck), stuck
+    assert any(line.startswith(told) for line in stuck), stuck
 
     system.wait_for_ends(90)
 
     log = (system.directory / "worker-supervised.log").read_text(errors="replace")
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     stacks = ["\n".join(line["stack"]) for line in lines if line.get("event") == "task"]
-    assert any("dispatch.py" in stack and "open_" in stack for stack in stacks), "the dump shows where it hung"
+    assert any(all(place in each for place in stack) for each in stacks), "the dump shows where it hung"
     assert any(line.get("event") == "worker restarts" and line["status"] == 75 for line in lines)
     assert "made no progress and ended itself; starting it again" in log
     assert PLAYER not in log

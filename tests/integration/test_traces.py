@@ -124,7 +124,8 @@ def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_servic
     names = {span.name for span in trace}
     group = changes._group
     assert {
-        "orders.created send", "dispatch orders.created", "provider place", "check orders.check", "provider check",
+        "orders.created send", "dispatch orders.created", "provider place", "check orders.retry.500ms",
+        "provider check",
         "projection-referenced orders.referenced", "projection-status orders.status-changed",
         f"{group} orders.status-changed",
     } <= names  # fmt: skip

@@ -5,7 +5,8 @@ rewound the partitions, as on a busy machine. CHAOS_DISCARD_S: its flow is stopp
 which its first records came, as by a rebalance that begins then. CHAOS_SLOW_RECOVERY_S: the recovery of its tables asks
 its first question so much later. CHAOS_KILL: SIGKILL at one of ``POINTS`` or ``COMMAND_POINTS``, the first time it
 comes there.
-CHAOS_HANG: the first order that is opened while the file of this name does not exist makes it and hangs for ever.
+CHAOS_HANG: the first order that is opened while the file of this name does not exist makes it and hangs for ever; with
+CHAOS_HANG_AT=check the first answer to a check that is written down.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ COMMAND_POINTS = ("after receive", "after decided", "after command told")
 
 _KILL = os.environ.get("CHAOS_KILL", "")
 _DISCARD_S = float(os.environ.get("CHAOS_DISCARD_S", "0"))
-_HANG = os.environ.get("CHAOS_HANG", "")
+_HANG, _HANG_AT = os.environ.get("CHAOS_HANG", ""), os.environ.get("CHAOS_HANG_AT", "open")
 _RECOVERY_S = float(os.environ.get("CHAOS_SLOW_RECOVERY_S", "0"))
 _LATE_S = float(os.environ.get("CHAOS_SLOW_SEEK_S", "0"))
 _OFFSET_S = float(os.environ.get("CHAOS_CLOCK_OFFSET_S", "0"))
@@ -111,16 +112,27 @@ def _kill_at_the_ledger(ledger: Any) -> None:
 
 
 def _hang_at_the_ledger(ledger: Any) -> None:
-    opened = ledger.Ledger.open
+    opened, applied = ledger.Ledger.open, ledger.Ledger.apply
 
-    async def open_(self: Any, change: Any) -> Any:
+    async def hang() -> None:
         if not os.path.exists(_HANG):
             with open(_HANG, "w", encoding="ascii"):
                 pass
             await asyncio.Event().wait()
+
+    async def open_(self: Any, change: Any) -> Any:
+        await hang()
         return await opened(self, change)
 
-    ledger.Ledger.open = open_
+    async def apply_(self: Any, change: Any) -> Any:
+        if any(row.checks for row in change.attempts):
+            await hang()
+        return await applied(self, change)
+
+    if _HANG_AT == "open":
+        ledger.Ledger.open = open_
+    else:
+        ledger.Ledger.apply = apply_
 
 
 def _kill_at_the_broker(kafka: Any) -> None:
