@@ -197,10 +197,10 @@ def test_a_partition_that_was_paused_and_comes_back_is_read(line: DelayLine, con
 
 
 def test_the_oldest_comes_first_whatever_its_partition(line: DelayLine, consumer: Consumer) -> None:
-    turn(line, record(0, 1, -30), record(0, 2, -10), record(0, 3, 10), record(1, 1, -20), record(1, 2, -5))
+    turn(line, record(0, 1, -20), record(0, 2, -10), record(0, 3, 0.5), record(1, 1, -30), record(1, 2, -5))
 
-    assert places(take(line)) == [(0, 1), (1, 1), (0, 2), (1, 2)]
-    assert line.heads() == {(TIER, 0): NOON + timedelta(seconds=10)}
+    assert places(take(line)) == [(1, 1), (0, 1), (0, 2), (1, 2)]
+    assert line.heads() == {(TIER, 0): NOON + timedelta(seconds=0.5)}
 
 
 def test_little_is_taken_out_at_once(line: DelayLine, consumer: Consumer) -> None:
