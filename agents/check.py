@@ -18,6 +18,7 @@ from streams import metrics
 from streams.errors import EventError
 from streams.events import Check, decode, rfc3339
 from streams.order import AttemptState, AttentionCode, CheckReason, ExternalStatus
+from streams.topics import RETRY
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,8 @@ S = AttemptState
 _ASKED_FOR = (CheckReason.OPERATOR, CheckReason.CALLBACK)
 
 
-_TIER = "orders.retry."
+#: More than the clock of the database may ever step back.
+_AHEAD_S = 3600.0
 _lateness = metrics.spread("orderwatch_check_lateness_seconds")
 _early = metrics.counter("orderwatch_checks_early_total")
 #: Workers know the database's clock to within a round trip, so two of them differ by about that much.
@@ -37,7 +39,7 @@ _CLOCKS_S = 0.1
 async def check(deps: Deps, delivery: Delivery) -> None:
     """One due check."""
     event = decode(Check, delivery.value)
-    if _TIER in delivery.topic and (event.due_at - deps.clock.now()).total_seconds() > 1.0:
+    if RETRY in delivery.topic and (event.due_at - deps.clock.now()).total_seconds() > _AHEAD_S:
         # The delay line hands it over before its time only when its topic would have forgotten it by then.
         raise EventError(f"due_at: {rfc3339(event.due_at)}; expected at most a day after its tier has passed")
     key = (event.tenant_id, event.order_id)

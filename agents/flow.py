@@ -24,6 +24,7 @@ from streams.delay import Due
 from streams.errors import BrokerUnavailable
 from streams.kafka import Outgoing
 from streams.order import TERMINAL
+from streams.topics import RETRY
 
 log = structlog.get_logger(__name__)
 
@@ -338,6 +339,8 @@ async def _revoked(app: Any, revoked: set[Any], **_: Any) -> None:
 
 @app.on_partitions_assigned.connect
 async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
+    # First of all: until then due checks of partitions that went may still be handed out here.
+    parts.own({tp.partition for tp in assigned if tp.topic == _prefix + "orders.check"})
     ours = [tp for tp in assigned if not tp.topic.endswith("-changelog")]
     try:
         ends = await app.consumer.highwaters(*ours) if ours else {}
@@ -353,7 +356,6 @@ async def _assigned(app: Any, assigned: set[Any], **_: Any) -> None:
         ends = dict.fromkeys(ours, _ALL_OF_IT)
     _ours_from.clear()
     _ours_from.update({(tp.topic, tp.partition): end for tp, end in ends.items() if end is not None})
-    parts.own({tp.partition for tp in assigned if tp.topic == _prefix + "orders.check"})
 
 
 def _activity() -> dict[str, Any]:
@@ -383,8 +385,8 @@ def _due_at() -> float:
     pool, delay = _pools.get("check"), parts.delay
     if pool is None or delay is None:
         return math.inf
-    seen = [pool.seen_at(place) for place in pool.places if place[0].startswith(_prefix + "orders.retry.")]
-    return min(at for at in (*seen, math.inf if pool.full else delay.taken_at) if at is not None)
+    seen = [pool.seen_at(place) for place in pool.places if place[0].startswith(_prefix + RETRY)]
+    return min(at for at in (*seen, delay.taken_at if pool.takes else math.inf) if at is not None)
 
 
 async def _drain() -> None:

@@ -40,9 +40,9 @@ class Pool:
         return len(self._tasks)
 
     @property
-    def full(self) -> bool:
-        """True while nothing more may begin."""
-        return self._room.locked()
+    def takes(self) -> bool:
+        """False while nothing more may begin."""
+        return not (self._closing or self._room.locked())
 
     @property
     def places(self) -> tuple[TP, ...]:
@@ -55,7 +55,7 @@ class Pool:
         if heads := self._open.get(place):
             with contextlib.suppress(IndexError):
                 return heads[0].seen_at
-        if not self.full:
+        if not self._room.locked():
             return None
         return max((entries[0].seen_at for entries in tuple(self._open.values()) if entries), default=None)
 

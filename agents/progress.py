@@ -55,7 +55,8 @@ class Sight:
     """What the watchdog asks. ``lags`` and ``database`` block, and raise the two errors of a server that is away.
 
     ``signs`` has each partition that this worker reads now, with the last sign of life of its oldest event in hand, or
-    of its agent when it has none; None while partitions move. ``beat_at`` is when the event loop last ran.
+    of its agent when it has none; None while partitions move. ``beat_at`` is when the event loop last ran, ``due_at``
+    the last sign of life of due checks.
     """
 
     lags: Callable[[], Lags]
@@ -64,6 +65,7 @@ class Sight:
     beat_at: Callable[[], float]
     delay_line_at: Callable[[], float] = monotonic
     first: Callable[[str, int], int] = lambda topic, partition: 0
+    due_at: Callable[[], float] = monotonic
 
 
 @dataclass
@@ -125,7 +127,11 @@ class Progress:
                 yield f"{place[0]} [{place[1]}] has {left} events and no progress for {quiet_s:.0f} s"
 
     def _silent(self, now: float) -> Iterator[str]:
-        for what, at in (("the event loop", self.sight.beat_at()), ("the delay line", self.sight.delay_line_at())):
+        sight = self.sight
+        for what, at in (
+            ("the event loop", sight.beat_at()), ("the delay line", sight.delay_line_at()),
+            ("what is due in the tiers", sight.due_at()),
+        ):  # fmt: skip
             quiet_s = now - max(at, self._since)
             if quiet_s > self.stall_after_s:
                 yield f"{what} has not moved for {quiet_s:.0f} s"

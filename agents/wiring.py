@@ -135,8 +135,8 @@ class Parts:
         sight = Sight(
             lags=lambda: group_lag(kafka, f"{kafka.topic_prefix}orderwatch", read),
             database=lambda: within(ANSWER_S, lambda: reach(url)),
-            signs=lambda: self.signs(), beat_at=lambda: heart.beat_at,
-            delay_line_at=lambda: min(delay.turned_at, self.due_at()),
+            signs=lambda: self.signs(), beat_at=lambda: heart.beat_at, delay_line_at=lambda: delay.turned_at,
+            due_at=lambda: self.due_at(),
             first=lambda topic, partition: first_offset(kafka, topic, partition),
         )  # fmt: skip
 

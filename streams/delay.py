@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
-from streams import metrics
+from streams import metrics, topics
 from streams.config import KafkaConfig
 from streams.kafka import consumer_settings
 
@@ -53,7 +53,7 @@ _CLOCKS = timedelta(seconds=1)
 #: When a record is due that says no usable time: its agent says what is wrong with it.
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
-_handed = metrics.counter("orderwatch_delay_forwarded_total")
+_forwarded = metrics.counter("orderwatch_delay_forwarded_total")
 
 Place = tuple[str, int]
 
@@ -99,10 +99,10 @@ class DelayLine:
                  ) -> None:  # fmt: skip
         self._now = now
         self._died = died
-        self._tier = re.compile(rf"{re.escape(kafka.topic_prefix)}orders\.retry\.[0-9]+m?s").fullmatch
-        self._partitions = kafka.partitions
+        self._tier = re.compile(rf"{re.escape(kafka.topic_prefix + topics.RETRY)}[0-9]+m?s").fullmatch
+        self._checks = kafka.topic_prefix + topics.CHECK
         self._stop = threading.Event()
-        #: When the thread last went round, also without a broker, and when due records were last taken: monotonic.
+        #: When the thread last went round, reading what it is to read, and when due records were last taken: monotonic.
         self.turned_at = self.taken_at = time.monotonic()
         #: Of what is read and not yet committed, by partition; thread and loop share it.
         self._lock = threading.Lock()
@@ -114,7 +114,8 @@ class DelayLine:
         #: What is ours, and since when: a record that was due by then another worker may have begun with.
         self._ours: dict[Place, datetime] = {}
         self._wanted = self._followed = frozenset[int]()
-        self._looked_at = -_LOOK_S
+        #: When to look again for what there is of it: a monotonic instant.
+        self._look_at = 0.0
         self._taker: asyncio.AbstractEventLoop | None = None
         self._came = asyncio.Event()
         self._decode = msgspec.json.Decoder(_Written).decode
@@ -135,9 +136,10 @@ class DelayLine:
         self._thread.join(timeout_s)
 
     def follow(self, partitions: Iterable[int]) -> None:
-        """From now on these are ours, in every tier: those of the worker, so that one worker has all of an order.
+        """From now on these are ours in every tier, as they are in ``orders.check``: one worker has all of an order.
         Callable from any thread."""
         self._wanted = frozenset(partitions)
+        self._look_at = 0.0
 
     def heads(self) -> dict[Place, datetime]:
         """(topic, partition) -> when its head is due, for partitions that hold something."""
@@ -178,27 +180,29 @@ class DelayLine:
                 if not held:
                     del self._held[place]
         taken = len(self._due) - before
-        _handed.inc(taken)
+        _forwarded.inc(taken)
         return taken
 
     def _follow(self) -> None:
         """Let go of what somebody else has now, and read what became ours, of every tier there is, also of one that the
         configuration no longer names. Raises ``KafkaException`` while the broker is away."""
         wanted = self._wanted
-        gone = [TopicPartition(*place) for place in self._ours if place[1] % self._partitions not in wanted]
+        found = self._consumer.list_topics(timeout=_ASK_S).topics
+        count = len(found[self._checks].partitions) if self._checks in found else 0
+        if not count:
+            return  # the worker reads nothing of it yet
+        gone = [TopicPartition(*place) for place in self._ours if place[1] % count not in wanted]
         if gone:
             self._store()
             self._consumer.incremental_unassign(gone)
             self._forget(gone)
-        topics = self._consumer.list_topics(timeout=_ASK_S).topics
         new = [
-            TopicPartition(name, partition) for name, topic in topics.items() if self._tier(name)
-            for partition in topic.partitions
-            if partition % self._partitions in wanted and (name, partition) not in self._ours
+            TopicPartition(name, partition) for name, topic in found.items() if self._tier(name)
+            for partition in topic.partitions if partition % count in wanted and (name, partition) not in self._ours
         ]  # fmt: skip
         if new:
             self._read_from(self._consumer.committed(new, timeout=_ASK_S))
-        self._followed, self._looked_at = wanted, time.monotonic()
+        self._followed = wanted
 
     def _read_from(self, committed: Sequence[TopicPartition]) -> None:
         for place in committed:
@@ -223,20 +227,30 @@ class DelayLine:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self.turned_at = time.monotonic()
-                try:
-                    if self._wanted != self._followed or self.turned_at - self._looked_at > _LOOK_S:
-                        self._follow()
-                    self._turn()
-                except KafkaException as error:
-                    log.warning("delay line held: %s", error)
+                now = time.monotonic()
+                if now > self._look_at:
+                    self._look_at = now + _LOOK_S
+                    if not self._try(self._follow):
+                        self._look_at = min(self._look_at, time.monotonic() + _AWAY_S)
+                if not self._try(self._turn):
                     self._stop.wait(_AWAY_S)
+                if self._wanted == self._followed:
+                    self.turned_at = now
             self._store()
             self._forget([TopicPartition(*place) for place in self._ours])  # what waits here goes nowhere any more
         except Exception as error:  # noqa: BLE001 - a worker without its delay line must not look alive
             self._died(error)
         finally:
             self._consumer.close()
+
+    def _try(self, step: Callable[[], None]) -> bool:
+        """False while the broker is away."""
+        try:
+            step()
+        except KafkaException as error:
+            log.warning("delay line held: %s", error)
+            return False
+        return True
 
     def _turn(self) -> None:
         read = [

@@ -64,7 +64,10 @@ def asleep(*members: DelayLine) -> Callable[[], bool]:
 async def test_a_partition_that_went_and_came_back_asleep_wakes_up(lines: Lines) -> None:
     topic = lines.kafka.topic_prefix + "orders.retry.60s"
     admin = AdminClient({"bootstrap.servers": lines.kafka.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(15)
+    for made in admin.create_topics([
+        NewTopic(name, PARTITIONS, 1) for name in (topic, lines.kafka.topic_prefix + "orders.check")
+    ]).values():  # fmt: skip
+        made.result(15)
     producer = Producer({"bootstrap.servers": lines.kafka.bootstrap_servers, "log_level": 0})
     due_at = (lines.now() + timedelta(minutes=1)).isoformat()
     for partition in range(PARTITIONS):

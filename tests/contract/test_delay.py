@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orderwatch.embedded import Broker
@@ -80,7 +81,9 @@ class Line:
 async def line(broker: Broker) -> AsyncIterator[Line]:
     kafka = KafkaConfig(bootstrap_servers=broker.address, topic_prefix=f"d{uuid4().hex[:8]}.", session_timeout=6,
                         rebalance_timeout=6)  # fmt: skip
-    yield Line(kafka)
+    made = Line(kafka)
+    made.create("orders.check")
+    yield made
     left = [thread.name for thread in threading.enumerate() if thread.name == "delay-line"]
     assert not left
 
@@ -135,6 +138,29 @@ async def test_of_a_long_partition_a_few_hundred_are_held_and_the_next_are_read_
         line.ahead = timedelta(seconds=3600 + 1500)
         await wait_for(line, 1500)
     assert line.keys() == [f"{n}" for n in range(1500)]
+
+
+async def test_what_it_has_goes_on_while_what_came_cannot_be_read(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.create("orders.retry.1s")
+    follow = DelayLine._follow
+
+    def fails(self: DelayLine) -> None:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    async with line.running([0]) as running:
+        line.write("orders.retry.1s", ("a", -1), partition=0)
+        await wait_for(line, 1)
+        monkeypatch.setattr(DelayLine, "_follow", fails)
+        running.follow([0, 1])
+        await asyncio.sleep(0.2)
+        since = time.monotonic()
+        line.write("orders.retry.1s", ("b", -1), partition=0)
+        line.write("orders.retry.1s", ("c", -1), partition=1)
+        await wait_for(line, 2)
+        assert line.keys() == ["a", "b"] and running.turned_at < since, "a watchdog sees that it does not get on"
+        monkeypatch.setattr(DelayLine, "_follow", follow)
+        await wait_for(line, 3)
+        await eventually(lambda: running.turned_at > since)
 
 
 async def test_a_tier_that_is_made_later_is_read(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

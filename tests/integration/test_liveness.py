@@ -53,7 +53,8 @@ def health(port: int) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize(
     ("at", "told", "stack"), [
-        ("open", "orders.created [", ("dispatch.py", "open_")), ("check", "the delay line", ("check.py", "apply_")),
+        ("open", "orders.created [", ("dispatch.py", "open_")),
+        ("check", "what is due in the tiers", ("check.py", "apply_")),
     ])  # fmt: skip
 def test_a_hanging_handler_is_seen_told_and_started_again(
     system_of: Start, broker: Broker, at: str, told: str, stack: tuple[str, str]
