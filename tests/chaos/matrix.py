@@ -106,7 +106,7 @@ ROWS: tuple[Row, ...] = (
     )),
     Row(17, "retry topic lost or expired, its consumer dead", (
         _OUTAGES + "test_checks_that_a_retry_topic_lost_are_asked_again_by_the_sweep",
-        "chaos/test_delay_rebalance.py::test_a_partition_that_slept_through_a_rebalance_wakes_up",
+        "chaos/test_delay_rebalance.py::test_a_partition_that_went_and_came_back_asleep_wakes_up",
     )),
     Row(18, "a dead letter cannot be written", (
         _OUTAGES + "test_an_event_whose_dead_letter_cannot_be_written_is_kept",
