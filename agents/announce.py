@@ -52,7 +52,7 @@ def news(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> 
 def everything(state: OrderState, tier_of: TierOf, at: datetime, line: int | None = None) -> list[Outgoing]:
     """All that must have been said about this order, once more: for a redelivered event.
 
-    With ``line`` only the checks of that line (0: none), so that repeats of checks never wake more than they were.
+    With ``line`` only the checks of that line (0: none), so that the repeat of one check wakes one line at most.
     """
     order = state.order
     told = [_referenced(order, row) for row in state.attempts if row.state in PLACED]

@@ -42,6 +42,8 @@ _COMMIT = {"auto.commit.interval.ms": 500}
 #: A read gathers so long.
 _TURN_S = 0.05
 _AWAY_S = 1.0
+#: Whoever takes what is due looks up this often when nothing comes.
+_REST_S = 1.0
 #: New tiers are looked for so often; the broker has so long to answer.
 _LOOK_S, _ASK_S = 10.0, 5.0
 #: The timers of uvloop count whole milliseconds, to the nearest one.
@@ -156,7 +158,7 @@ class DelayLine:
                 self.taken_at = time.monotonic()
             self.taken_at = time.monotonic()
             next_at = min(self.heads().values(), default=None)
-            until_s = _AWAY_S if next_at is None else min((next_at - self._now()).total_seconds(), _AWAY_S)
+            until_s = _REST_S if next_at is None else min((next_at - self._now()).total_seconds(), _REST_S)
             timer = loop.call_later(until_s + _HALF_A_TICK_S, self._came.set)
             await self._came.wait()
             timer.cancel()
