@@ -4,9 +4,10 @@ Inside a partition of a tier the order of arrival is the order of due times, so 
 partition sleeps until its head is due, then what is due is handed to this worker's check agent, and committed when it
 and all before it are done. What is handed out twice is harmless: the check step compares numbers with the ledger.
 
-A few hundred records of each partition are held until they are due, and no more is read (it is paused) until half of
-them are gone: to read again for every head made the broker work more than the waiting is worth. A thread reads and
-commits; the event loop that takes what is due has a timer for the next head, and waits for no thread.
+A few hundred records of each partition are held until they are due, more where they come fast, and no more is read (it
+is paused) until half of them are gone: to read again for every head made the broker work more than the waiting is
+worth. A thread reads and commits; the event loop that takes what is due has a timer for the next head, and waits for no
+thread.
 """
 
 import asyncio
@@ -31,12 +32,13 @@ from streams.kafka import consumer_settings
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-#: Of one partition so many are held before it is paused.
-_HELD = 250
+#: A partition is paused when so many are held and the newest is due no sooner than this; or too many, whenever due.
+_HELD, _LASTS, _MOST = 250, timedelta(seconds=2), 2_000
 #: So many are taken out at once: what was taken waits for the room of its taker, in memory.
 _TAKEN = 50
-#: What is written now is due when its tier has passed, so a fetch may gather this long, and brings many.
-_FETCH = {"fetch.wait.max.ms": 100, "fetch.min.bytes": 1_000_000}
+#: What is written now is due when its tier has passed, so a fetch may gather this long, and brings many. Where it
+#: brought more than librdkafka wants to hold, the next one would be put off for a second (its issue 2879).
+_FETCH = {"fetch.wait.max.ms": 100, "fetch.min.bytes": 1_000_000, "fetch.queue.backoff.ms": 50}
 #: What is done is committed together: after a crash it is handed out once more, which is harmless.
 _COMMIT = {"auto.commit.interval.ms": 500}
 #: A read gathers so long.
@@ -295,15 +297,21 @@ class DelayLine:
 
     def _pause_or_resume(self) -> None:
         """A partition of which enough is held is not read."""
+        now = self._now()
         with self._lock:
-            held = {place: len(self._held.get(place, ())) for place in self._ours}
-        full = {place for place, count in held.items() if count >= _HELD and place not in self._paused}
-        low = {place for place in self._paused if held[place] < _HELD // 2}
+            held = {place: self._held.get(place, ()) for place in self._ours}
+            full = {place for place in held.keys() - self._paused if _enough(held[place], now, 1.0)}
+            low = {place for place in self._paused if not _enough(held[place], now, 0.5)}
         if full:
             self._consumer.pause([TopicPartition(*place) for place in full])
         if low:
             self._consumer.resume([TopicPartition(*place) for place in low])
         self._paused = (self._paused | full) - low
+
+
+def _enough(held: Sequence[Due], now: datetime, share: float) -> bool:
+    """True when nothing more needs to be read; with half a ``share``, until half of it is gone."""
+    return len(held) >= share * _MOST or (len(held) >= share * _HELD and held[-1].due_at >= now + share * _LASTS)
 
 
 def _tier_s(topic: str) -> float:
