@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
@@ -37,8 +38,9 @@ _FETCHES_AT_ONCE = 16
 #: An agent with so many events in flight does not wait for the next one.
 _PLENTY = 50
 #: So many new orders begin in one turn of the event loop. A check takes many turns from its topic to its answer: a
-#: burst that begins all at once makes each turn a tenth of a second long, and due checks seconds late.
-_NEW_PER_TURN = 16
+#: burst that begins all at once makes each turn a tenth of a second long, and due checks seconds late. While checks are
+#: so late nevertheless, one begins: what was begun comes back as checks, and waits in Kafka as well.
+_NEW_PER_TURN, _LATE_S = 16, 0.1
 
 #: Whatever comes may have been begun with.
 _ALL_OF_IT = 2**63
@@ -119,11 +121,12 @@ def _standings(order_id: bytes) -> Standings:
 
 
 def _each(
-    name: str, handler: Callable[[Delivery], Awaitable[None]], tiers: AsyncIterable[Due] | None = None, **limits: int
+    name: str, handler: Callable[[Delivery], Awaitable[None]], tiers: AsyncIterable[Due] | None = None,
+    per_turn: Callable[[], int] = lambda: sys.maxsize,
 ) -> Callable[[Any], Awaitable[None]]:
     """Many records at a time, those of one order one after the other; also what comes from ``tiers``."""
     async def run(stream: Any) -> None:
-        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, **limits)
+        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, per_turn)
 
         async def one(arrival: Arrival) -> None:
             delivery = _delivery(arrival.message)
@@ -174,10 +177,14 @@ def _delivery(record: Any) -> Delivery:
     )  # fmt: skip
 
 
+def _new_per_turn() -> int:
+    return _NEW_PER_TURN if parts.late_s < _LATE_S else 1
+
+
 @app.agent(created, name="dispatch")
 async def dispatch_orders(stream: Any) -> None:
     """Place new orders."""
-    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery), per_turn=_NEW_PER_TURN)(stream)
+    await _each("dispatch", lambda delivery: dispatch.created(parts.deps, delivery), per_turn=_new_per_turn)(stream)
 
 
 @app.agent(checks, name="check")

@@ -20,12 +20,12 @@ TP = tuple[str, int]
 class Pool:
     """Runs ``handle(event)`` for each event of one agent, at most ``limit`` at a time; see the module docstring.
 
-    No more than ``per_turn`` begin in one turn of the event loop.
+    No more than ``per_turn()`` begin in one turn of the event loop.
 
     ``handle`` must return only when its event may be acknowledged and must not raise: see ``agents.guard``.
     """
 
-    def __init__(self, limit: int, per_turn: int = sys.maxsize) -> None:
+    def __init__(self, limit: int, per_turn: Callable[[], int] = lambda: sys.maxsize) -> None:
         self._per_turn = per_turn
         self._begun = 0
         self._room = asyncio.Semaphore(limit)
@@ -68,7 +68,8 @@ class Pool:
         """Start one event; waits while the pool is full, and for ever once it is closing."""
         await self._room.acquire()
         self._begun += 1
-        if self._begun % self._per_turn == 0:
+        if self._begun >= self._per_turn():
+            self._begun = 0
             await asyncio.sleep(0)
         if self._closing:
             await asyncio.Event().wait()

@@ -108,6 +108,8 @@ class DelayLine:
         self._stop = threading.Event()
         #: When the thread last went round, reading what it is to read, and when due records were last taken: monotonic.
         self.turned_at = self.taken_at = time.monotonic()
+        #: By how much the oldest was late when due records were last looked for; 0 when there was none.
+        self.late_s = 0.0
         #: Of what is read and not yet committed, by partition; thread and loop share it.
         self._lock = threading.Lock()
         self._held: dict[Place, deque[Due]] = {}
@@ -171,6 +173,7 @@ class DelayLine:
         with self._lock:
             heads = [(held[0].due_at, place) for place, held in self._held.items() if held[0].due_at <= now]
             heapify(heads)
+            self.late_s = (now - heads[0][0]).total_seconds() if heads else 0.0
             while heads and len(self._due) < _TAKEN:
                 place = heads[0][1]
                 held = self._held[place]

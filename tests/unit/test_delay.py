@@ -204,6 +204,17 @@ def test_the_oldest_comes_first_whatever_its_partition(line: DelayLine, consumer
     assert line.heads() == {(TIER, 0): NOON + timedelta(seconds=0.5)}
 
 
+def test_it_says_by_how_much_the_oldest_was_late(line: DelayLine, consumer: Consumer) -> None:
+    turn(line, record(0, 1, -20), record(1, 1, -30), record(1, 2, 5))
+    assert line.late_s == 0.0
+
+    line._take()
+    assert line.late_s == 30.0
+
+    line._take()
+    assert line.late_s == 0.0, "nothing is due any more"
+
+
 def test_little_is_taken_out_at_once(line: DelayLine, consumer: Consumer) -> None:
     turn(line, *(record(0, offset) for offset in range(120)))
 

@@ -129,17 +129,19 @@ async def test_a_full_pool_takes_nothing_more() -> None:
 
 async def test_a_burst_begins_a_few_at_a_time() -> None:
     """Whatever else is ready has its turn in between."""
-    pool, work, begun = Pool(100, per_turn=16), Work(), []
+    pool, work, begun, at_once = Pool(100, lambda: at_once), Work(), [], 16
 
     async def burst() -> None:
         for offset in range(50):
             await pool.submit(Event(offset), work)
 
     submitting = asyncio.create_task(burst())
-    while not submitting.done():
+    for turn in (16, 16, 1, 1, 4):
+        at_once = turn
         await asyncio.sleep(0)
         begun.append(pool.in_flight)
-    assert begun[:3] == [15, 31, 47]
+    assert begun == [15, 31, 32, 33, 37]
+    submitting.cancel()
 
 
 async def test_a_partition_that_went_away_is_finished_and_not_acknowledged() -> None:
