@@ -33,9 +33,19 @@ log = structlog.get_logger(__name__)
 #: How long an attempt for an integration that is off sleeps: a million of them must not keep the ledger busy.
 _SWITCHED_OFF_S = 60.0
 
+#: So many new orders begin in one turn of the event loop. A check takes many turns from its tier to its answer: a burst
+#: that begins all at once makes each turn a tenth of a second long, and due checks seconds late. While they are so late
+#: nevertheless, one begins: each brings checks of its own, and what has not begun waits in Kafka.
+_NEW_PER_TURN, _LATE_S = 16, 0.1
+
 #: Tokens of leases: of this process, whatever its name, and counted.
 _PROCESS = secrets.token_hex(8)
 _leases = itertools.count(1)
+
+
+def per_turn(late_s: float) -> int:
+    """How many new orders may begin in one turn of the event loop, by how late due checks are."""
+    return _NEW_PER_TURN if late_s < _LATE_S else 1
 
 
 async def created(deps: Deps, delivery: Delivery) -> None:

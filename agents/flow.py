@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
@@ -37,10 +36,6 @@ _prefix = settings.kafka.topic_prefix
 _FETCHES_AT_ONCE = 16
 #: An agent with so many events in flight does not wait for the next one.
 _PLENTY = 50
-#: So many new orders begin in one turn of the event loop. A check takes many turns from its topic to its answer: a
-#: burst that begins all at once makes each turn a tenth of a second long, and due checks seconds late. While checks are
-#: so late nevertheless, one begins: what was begun comes back as checks, and waits in Kafka as well.
-_NEW_PER_TURN, _LATE_S = 16, 0.1
 
 #: Whatever comes may have been begun with.
 _ALL_OF_IT = 2**63
@@ -122,11 +117,11 @@ def _standings(order_id: bytes) -> Standings:
 
 def _each(
     name: str, handler: Callable[[Delivery], Awaitable[None]], tiers: AsyncIterable[Due] | None = None,
-    per_turn: Callable[[], int] = lambda: sys.maxsize,
+    **limits: Callable[[], int],
 ) -> Callable[[Any], Awaitable[None]]:
     """Many records at a time, those of one order one after the other; also what comes from ``tiers``."""
     async def run(stream: Any) -> None:
-        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, per_turn)
+        pool = _pools[name] = Pool(settings.dispatch.max_in_flight, **limits)
 
         async def one(arrival: Arrival) -> None:
             delivery = _delivery(arrival.message)
@@ -178,7 +173,7 @@ def _delivery(record: Any) -> Delivery:
 
 
 def _new_per_turn() -> int:
-    return _NEW_PER_TURN if parts.late_s < _LATE_S else 1
+    return dispatch.per_turn(0.0 if parts.delay is None else parts.delay.late_s)
 
 
 @app.agent(created, name="dispatch")

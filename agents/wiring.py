@@ -180,11 +180,6 @@ class Parts:
         heads = self.delay.heads() if self.delay is not None else {}
         return [place for place, due_at in heads.items() if due_at > self.deps.clock.now()]
 
-    @property
-    def late_s(self) -> float:
-        """By how much due checks are late."""
-        return 0.0 if self.delay is None else self.delay.late_s
-
     def own(self, partitions: Collection[int]) -> None:
         """These are this worker's, of every topic: its part of every rate, and of what waits in the tiers."""
         if self.delay is not None:

@@ -5,9 +5,8 @@ partition sleeps until its head is due, then what is due is handed to this worke
 and all before it are done. What is handed out twice is harmless: the check step compares numbers with the ledger.
 
 A few hundred records of each partition are held until they are due, more where they come fast, and no more is read (it
-is paused) until half of them are gone: to read again for every head made the broker work more than the waiting is
-worth. A thread reads and commits; the event loop that takes what is due has a timer for the next head, and waits for no
-thread.
+is paused) until they become few: to read again for every head made the broker work more than the waiting is worth. A
+thread reads and commits; the event loop that takes what is due has a timer for the next head, and waits for no thread.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 500
 #: A partition is paused when so many are held and the newest is due no sooner than this; or too many, whenever due.
-_HELD, _LASTS, _MOST = 250, timedelta(seconds=2), 2_000
+_HELD, _LASTS, _MOST = 250, timedelta(seconds=2), 1_000
 #: So many are taken out at once: what was taken waits for the room of its taker, in memory.
 _TAKEN = 50
 #: What is written now is due when its tier has passed, so a fetch may gather this long, and brings many. Where it
@@ -307,13 +306,14 @@ class DelayLine:
             low = {place for place in self._paused if not _enough(held[place], now, 0.5)}
         if full:
             self._consumer.pause([TopicPartition(*place) for place in full])
+            self._paused |= full
         if low:
             self._consumer.resume([TopicPartition(*place) for place in low])
-        self._paused = (self._paused | full) - low
+            self._paused -= low
 
 
 def _enough(held: Sequence[Due], now: datetime, share: float) -> bool:
-    """True when nothing more needs to be read; with half a ``share``, until half of it is gone."""
+    """True when this ``share`` of enough is held: so many that last so long, or too many."""
     return len(held) >= share * _MOST or (len(held) >= share * _HELD and held[-1].due_at >= now + share * _LASTS)
 
 

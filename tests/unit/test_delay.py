@@ -258,16 +258,16 @@ def test_a_partition_of_which_enough_is_held_is_paused_until_half_of_it_is_gone(
 def test_a_partition_of_which_much_comes_is_read_on_until_what_is_held_lasts(
     line: DelayLine, consumer: Consumer, clock: Clock
 ) -> None:
-    turn(line, *(record(0, offset, 1 + offset / 1000) for offset in range(900)))
+    turn(line, *(record(0, offset, 1 + offset / 1000) for offset in range(400)))
     assert not consumer.paused, "all of it is gone in less than two seconds"
 
-    turn(line, record(0, 900, 2))
+    turn(line, record(0, 400, 2))
     assert consumer.paused == {0}
 
     clock.now += timedelta(seconds=1)
     take(line)
     turn(line)
-    assert consumer.paused == {0}, "900 of it last for a second more"
+    assert consumer.paused == {0}, "400 of it last for a second more"
 
     clock.now += timedelta(seconds=0.1)
     turn(line)
@@ -275,13 +275,13 @@ def test_a_partition_of_which_much_comes_is_read_on_until_what_is_held_lasts(
 
 
 def test_of_a_flood_no_more_is_read_than_memory_is_worth(line: DelayLine, consumer: Consumer, clock: Clock) -> None:
-    turn(line, *(record(0, offset, -60) for offset in range(1_999)))
+    turn(line, *(record(0, offset, -60) for offset in range(999)))
     assert not consumer.paused
 
-    turn(line, record(0, 1_999, -60))
+    turn(line, record(0, 999, -60))
     assert consumer.paused == {0}
 
-    for _ in range(1_000 // 50):
+    for _ in range(500 // 50):
         line._take()
         line._due.clear()
     turn(line)

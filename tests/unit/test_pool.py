@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.dispatch import per_turn
 from agents.pool import Pool
 
 
@@ -142,6 +143,10 @@ async def test_a_burst_begins_a_few_at_a_time() -> None:
         begun.append(pool.in_flight)
     assert begun == [15, 31, 32, 33, 37]
     submitting.cancel()
+
+
+def test_new_orders_give_way_to_late_checks() -> None:
+    assert [per_turn(late_s) for late_s in (0.0, 0.09, 0.1, 30.0)] == [16, 16, 1, 1]
 
 
 async def test_a_partition_that_went_away_is_finished_and_not_acknowledged() -> None:
