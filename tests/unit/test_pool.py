@@ -130,13 +130,17 @@ async def test_a_full_pool_takes_nothing_more() -> None:
 
 async def test_a_burst_begins_a_few_at_a_time() -> None:
     """Whatever else is ready has its turn in between."""
-    pool, work, begun, at_once = Pool(100, lambda: at_once), Work(), [], 16
+    pool, work, begun = Pool(100, lambda: 16), Work(), []
+    submitting = asyncio.create_task(started(pool, work, [Event(offset) for offset in range(50)]))
+    while not submitting.done():
+        await asyncio.sleep(0)
+        begun.append(pool.in_flight)
+    assert begun[:3] == [15, 31, 47]
 
-    async def burst() -> None:
-        for offset in range(50):
-            await pool.submit(Event(offset), work)
 
-    submitting = asyncio.create_task(burst())
+async def test_how_many_of_a_burst_begin_may_change_meanwhile() -> None:
+    pool, work, begun = Pool(100, lambda: at_once), Work(), []
+    submitting = asyncio.create_task(started(pool, work, [Event(offset) for offset in range(50)]))
     for turn in (16, 16, 1, 1, 4):
         at_once = turn
         await asyncio.sleep(0)
