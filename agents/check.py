@@ -188,7 +188,7 @@ async def ask(deps: Deps, state: OrderState, row: Attempt, *, look_up: bool) -> 
     if lane is None:
         return await put_off(deps, state, row.attempt, f"integration {row.integration_id} has no lane")
     hand.about(row.attempt, row.integration_id)
-    question = Ask(row.reference, row.external_order_id, row.delivers_pin, row.wire)
+    question = Ask(row.reference, row.external_order_id, row.delivers_pin, row.quantity, row.wire)
     try:
         answer = await lane.ask(question, look_up=look_up)
     except Busy as busy:

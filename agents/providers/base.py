@@ -59,6 +59,7 @@ class Seen(StrEnum):
     NOT_FOUND = "not_found"        # the channel is healthy and the provider does not know our reference
     QUERY_ERROR = "query_error"    # the question failed; says nothing about the order
     UNRECOGNISED = "unrecognised"  # understood as an answer, but not its word; never settles anything
+    PARTIAL = "partial"            # final: only ``delivered`` of the ordered units were delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,11 @@ class PlacedAnswer:
     """Outcome of one placement.
 
     ``message`` is the provider's own text for people (no credential, no URL, no PIN). ``reason`` is set for
-    REJECTED, and for AMBIGUOUS where a cause is known. ``tripped`` asks the lane to open its breaker (the account is
-    locked out). ``flags`` are machine words such as ``short_row``. ``raw`` is the redacted body, at most 2,000
-    characters, kept as evidence. ``pins`` are sealed.
+    REJECTED, and for AMBIGUOUS where a cause is known. ``tripped`` says that the account may be locked out: the lane
+    asks for the balance and opens its breaker only when that is refused too. ``flags`` are machine words such as ``short_row``. ``raw`` is the redacted body, at most 2,000
+    characters, kept as evidence. ``pins`` are sealed. ``listed`` is False for a REJECTED whose code or text is in no
+    explicit table of the adapter: it starts no fallback and is watched. ``delivered`` counts the units that were
+    delivered, where the answer says so; ``refunded`` is what the provider gave back.
     """
 
     kind: Placed
@@ -82,6 +85,9 @@ class PlacedAnswer:
     tripped: bool = False
     flags: tuple[str, ...] = ()
     raw: str = ""
+    listed: bool = True
+    delivered: int | None = None
+    refunded: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class StatusAnswer:
     tripped: bool = False
     flags: tuple[str, ...] = ()
     raw: str = ""
+    delivered: int | None = None
+    refunded: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +137,13 @@ class CatalogueItem:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One status question. ``reference`` is ours; ``external_id`` the provider's, when it gave one. ``wire`` is what
-    the placement sent: the customer's part of it is masked in messages and evidence, should the provider repeat it."""
+    the placement sent: the customer's part of it is masked in messages and evidence, should the provider repeat it.
+    ``quantity`` is the number of units that the placement ordered."""
 
     reference: str
     external_id: str | None = None
     delivers_pin: bool = False
+    quantity: int = 1
     wire: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
