@@ -68,10 +68,11 @@ class PlacedAnswer:
 
     ``message`` is the provider's own text for people (no credential, no URL, no PIN). ``reason`` is set for
     REJECTED, and for AMBIGUOUS where a cause is known. ``tripped`` says that the account may be locked out: the lane
-    asks for the balance and opens its breaker only when that is refused too. ``flags`` are machine words such as ``short_row``. ``raw`` is the redacted body, at most 2,000
-    characters, kept as evidence. ``pins`` are sealed. ``listed`` is False for a REJECTED whose code or text is in no
-    explicit table of the adapter: it starts no fallback and is watched. ``delivered`` counts the units that were
-    delivered, where the answer says so; ``refunded`` is what the provider gave back.
+    asks for the balance and opens its breaker only when that is refused too. ``flags`` are machine words such as
+    ``short_row``. ``raw`` is the redacted body, at most 2,000 characters, kept as evidence. ``pins`` are sealed.
+    ``listed`` is False for a REJECTED whose code or text is in no explicit table of the adapter: it starts no
+    fallback and is watched. ``delivered`` counts the units that were delivered, where the answer says so;
+    ``refunded`` is what the provider gave back.
     """
 
     kind: Placed
