@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from agents.providers import registry
-from streams.config import Config
+from streams.config.loader import Config
 
 
 def problems(config: Config) -> list[str]:
-    """Lines ``<key> is <value>; expected <what>``; for ``streams.config.load`` as ``extra_checks``. Shows no secret."""
+    """Lines ``<key> is <value>; expected <what>``; for ``streams.config.loader.load`` as ``extra_checks``. Shows no secret."""
     return [*_of_integrations(config), *_of_mappings(config)]
 
 

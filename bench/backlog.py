@@ -10,7 +10,7 @@ from bench.options import Options
 from bench.processes import Meter
 from bench.stage import Scene, Stage
 from bench.throughput import Progress
-from orderwatch.terminal import show
+from orderwatch.support.terminal import show
 
 WAIT_S = 3600.0
 STEPS = (1_000, 10_000, 100_000, 1_000_000)
@@ -69,7 +69,10 @@ def show_readings(readings: Iterable[Reading]) -> None:
     found = list(readings)
     show(
         ("pending checks", "worker MB", "broker MB", ""),
-        [(r.pending, f"{r.worker / _MB:.0f}", f"{r.broker / _MB:.0f}", "started with them" if r.at_start else "")
-         for r in found] + [("one more check", f"{per_check(found) / 1024:.3f} KB", "", "worker and broker together")],
+        [
+            (r.pending, f"{r.worker / _MB:.0f}", f"{r.broker / _MB:.0f}", "started with them" if r.at_start else "")
+            for r in found
+        ]
+        + [("one more check", f"{per_check(found) / 1024:.3f} KB", "", "worker and broker together")],
         empty="-",
-    )  # fmt: skip
+    )

@@ -16,9 +16,9 @@ from confluent_kafka.admin import AdminClient
 from bench import evidence
 from bench.evidence import Evidence
 from bench.stage import Scene
-from orderwatch.apache_kafka import ROOT
-from orderwatch.embedded import PartError
-from streams.kafka import client_settings, group_lag
+from orderwatch.localservers.apache_kafka import ROOT
+from orderwatch.localservers.bundled import PartError
+from streams.kafka.producer import client_settings, group_lag
 from streams.topics import CREATED
 
 WORKER = "worker"
@@ -94,8 +94,18 @@ class Orderwatch:
         self.start_worker(scene, scene.options.workers)
 
     def start_worker(self, scene: Scene, processes: int) -> None:
-        command = [sys.executable, "-m", "orderwatch", "worker", "--processes", str(processes), "--web-port", "0",
-                   "--config", str(scene.config_path)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "orderwatch",
+            "worker",
+            "--processes",
+            str(processes),
+            "--web-port",
+            "0",
+            "--config",
+            str(scene.config_path),
+        ]
         scene.start(WORKER, command, scene.stage.environ(PYTHONPATH=str(ROOT)))
         _until_joined(scene, processes)
 
@@ -126,8 +136,16 @@ _ENDED = sa.text(
     "select count(*) filter (where finished_at is not null) from ledger_orders"
     " where tenant_id = 'shop' and order_id >= :first and order_id < :last"
 )
-GROUPS = {"orderwatch": (CREATED, "orders.check", "orders.referenced", "orders.status-changed", "orders.attention",
-                         "orders.dead-letter")}  # fmt: skip
+GROUPS = {
+    "orderwatch": (
+        CREATED,
+        "orders.check",
+        "orders.referenced",
+        "orders.status-changed",
+        "orders.attention",
+        "orders.dead-letter",
+    )
+}
 
 
 def _until_joined(scene: Scene, processes: int) -> None:

@@ -10,9 +10,9 @@ from confluent_kafka.admin import AdminClient
 
 from bench.figures import lateness
 from bench.stage import Scene
-from orderwatch.books import Books, Verdict, compare, from_ledger
+from orderwatch.reconcile import Books, Verdict, compare, from_ledger
 from streams.events import Check, StatusChanged, decode
-from streams.kafka import client_settings, follow, group_lag
+from streams.kafka.producer import client_settings, follow, group_lag
 from streams.topics import CHECK, CREATED, STATUS_CHANGED
 
 _FINAL = ("completed", "failed")
@@ -82,7 +82,8 @@ def appends(scene: Scene, topic: str, prefix: str) -> dict[str, float]:
 def of_log(scene: Scene, prefix: str, rows: Iterable[Sequence[Any]]) -> Evidence:
     """Of a contender on the same topics whose table says (order id, reference)."""
     return Evidence(
-        appended=appends(scene, CREATED, prefix), ended=appends(scene, STATUS_CHANGED, prefix),
+        appended=appends(scene, CREATED, prefix),
+        ended=appends(scene, STATUS_CHANGED, prefix),
         references={row[1]: row[0] for row in rows},
     )
 
@@ -180,10 +181,15 @@ def books(scene: Scene, prefix: str, evidence: Evidence) -> Verdict:
     said = {
         ("shop", order_id): status for order_id, status in _told(scene, prefix).items() if order_id in evidence.ended
     }
-    return compare(Books(
-        sent={("shop", order_id) for order_id in evidence.appended}, bought=from_ledger(ledger),
-        orders={("shop", row[0]): row[1] for row in rows}, attempts=attempts, topic=said,
-    ))  # fmt: skip
+    return compare(
+        Books(
+            sent={("shop", order_id) for order_id in evidence.appended},
+            bought=from_ledger(ledger),
+            orders={("shop", row[0]): row[1] for row in rows},
+            attempts=attempts,
+            topic=said,
+        )
+    )
 
 
 def _told(scene: Scene, prefix: str) -> dict[str, str]:

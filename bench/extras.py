@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orderwatch.apache_kafka import ROOT
-from orderwatch.embedded import PartError
+from orderwatch.localservers.apache_kafka import ROOT
+from orderwatch.localservers.bundled import PartError
 
 LOCK = Path(__file__).parent / "requirements.lock"
 
@@ -20,8 +20,20 @@ def environment() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "ready").exists():
             _run([sys.executable, "-m", "venv", "--clear", str(place)])
-            _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                  "--no-input", "--require-hashes", "-r", str(LOCK)])  # fmt: skip
+            _run(
+                [
+                    str(place / "bin" / "python"),
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--no-input",
+                    "--require-hashes",
+                    "-r",
+                    str(LOCK),
+                ]
+            )
             (place / "ready").touch()
     return place / "bin"
 

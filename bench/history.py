@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from bench.options import TENANT
 from bench.stage import Scene
-from orderwatch.session import emitting
+from orderwatch.support.session import emitting
 from streams.events import Check
-from streams.kafka import message
+from streams.kafka.producer import message
 from streams.order import CheckReason
 
 _BATCH = 5000
@@ -51,8 +51,16 @@ from generate_series(cast(:first as int), cast(:last as int)) i,
 def pending(scene: Scene, first: int, last: int, due_in_s: float) -> None:
     """Orders ``first`` to ``last``, sent and open, whose next check is due then: the ledger, the view and the tier."""
     places = {"at": "now()", "next": "now() + make_interval(secs => :due)", "finished": "null"}
-    values = {"tenant": TENANT, "prefix": "p", "status": "pending", "external": "sent", "state": "accepted",
-              "due": due_in_s, "first": first, "last": last}  # fmt: skip
+    values = {
+        "tenant": TENANT,
+        "prefix": "p",
+        "status": "pending",
+        "external": "sent",
+        "state": "accepted",
+        "due": due_in_s,
+        "first": first,
+        "last": last,
+    }
     with scene.engine.begin() as connection:
         connection.execute(sa.text("set local statement_timeout = 0"))
         for statement in (_LEDGER, _ATTEMPTS, _ORDERS):
@@ -69,22 +77,38 @@ def _schedule(scene: Scene, first: int, last: int, due_at: datetime, due_in_s: f
     tier, at = scene.config.tier_name(due_in_s), due_at - timedelta(seconds=due_in_s)
     with emitting(scene.config) as emit:
         for start in range(first, last + 1, _BATCH):
-            emit([
-                message(
-                    Check(order_id=f"p{number}", tenant_id=TENANT, attempt=1, check_number=1, due_at=due_at,
-                          reason=CheckReason.FIRST.value),
-                    tier, at=at,
-                )
-                for number in range(start, min(start + _BATCH, last + 1))
-            ])  # fmt: skip
+            emit(
+                [
+                    message(
+                        Check(
+                            order_id=f"p{number}",
+                            tenant_id=TENANT,
+                            attempt=1,
+                            check_number=1,
+                            due_at=due_at,
+                            reason=CheckReason.FIRST.value,
+                        ),
+                        tier,
+                        at=at,
+                    )
+                    for number in range(start, min(start + _BATCH, last + 1))
+                ]
+            )
 
 
 def finished(scene: Scene, first: int, last: int) -> None:
     """Orders ``first`` to ``last``, completed in the two years before yesterday, with seven steps each."""
     at = "now() - interval '1 day' - make_interval(mins => i % 1000000)"
     places = {"at": at, "next": "null", "finished": at}
-    values = {"tenant": TENANT, "prefix": "old", "status": "approved", "external": "completed", "state": "completed",
-              "first": first, "last": last}  # fmt: skip
+    values = {
+        "tenant": TENANT,
+        "prefix": "old",
+        "status": "approved",
+        "external": "completed",
+        "state": "completed",
+        "first": first,
+        "last": last,
+    }
     with scene.engine.begin() as connection:
         connection.execute(sa.text("set local statement_timeout = 0"))
         connection.execute(sa.text("set local synchronous_commit = off"))

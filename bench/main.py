@@ -10,7 +10,7 @@ from bench import backlog, modes, report
 from bench.modes import MODES, Outcome, Request
 from bench.screen import Screen
 from bench.stage import Stage
-from orderwatch.terminal import say_json, show
+from orderwatch.support.terminal import say_json, show
 from streams.errors import ConfigError
 
 

@@ -37,10 +37,13 @@ class Request:
 
 def compared(stage: Stage, asked: Request, screen: Screen) -> Outcome:
     """Every contender once, then every contender again: whatever disturbs the machine disturbs them alike."""
-    return Outcome([
-        throughput.run(stage, contender, asked.options, screen, profile=asked.profile)
-        for _ in range(asked.repeats) for contender in asked.contenders
-    ])  # fmt: skip
+    return Outcome(
+        [
+            throughput.run(stage, contender, asked.options, screen, profile=asked.profile)
+            for _ in range(asked.repeats)
+            for contender in asked.contenders
+        ]
+    )
 
 
 def latency(stage: Stage, asked: Request, screen: Screen) -> Outcome:
@@ -56,24 +59,36 @@ def latency(stage: Stage, asked: Request, screen: Screen) -> Outcome:
 
 def sweep(stage: Stage, asked: Request, screen: Screen) -> Outcome:
     """Throughput over the calls that are allowed at the same time."""
-    return Outcome([
-        throughput.run(stage, contender, replace(asked.options, concurrency=concurrency), screen,
-                       label=f"{contender.name}, {concurrency} at a time")
-        for _ in range(asked.repeats) for concurrency in CONCURRENCIES for contender in asked.contenders
-    ])  # fmt: skip
+    return Outcome(
+        [
+            throughput.run(
+                stage,
+                contender,
+                replace(asked.options, concurrency=concurrency),
+                screen,
+                label=f"{contender.name}, {concurrency} at a time",
+            )
+            for _ in range(asked.repeats)
+            for concurrency in CONCURRENCIES
+            for contender in asked.contenders
+        ]
+    )
 
 
 def scale(stage: Stage, asked: Request, screen: Screen) -> Outcome:
     """One worker process and two, each bound by its calls at a time, so that CPU is free."""
     options = asked.options
-    found = Outcome([
-        throughput.run(stage, Orderwatch(), replace(options, workers=workers), screen, label=f"{workers} worker(s)")
-        for _ in range(asked.repeats) for workers in (1, 2)
-    ])  # fmt: skip
+    found = Outcome(
+        [
+            throughput.run(stage, Orderwatch(), replace(options, workers=workers), screen, label=f"{workers} worker(s)")
+            for _ in range(asked.repeats)
+            for workers in (1, 2)
+        ]
+    )
     rates = {n: repeated([r.ended_rate for r in found.results if r.options.workers == n]).median for n in (1, 2)}
-    found.findings.append(Finding(
-        f"2 worker processes over 1, {options.concurrency} calls at a time each", f"{rates[2] / rates[1]:.2f}"
-    ))  # fmt: skip
+    found.findings.append(
+        Finding(f"2 worker processes over 1, {options.concurrency} calls at a time each", f"{rates[2] / rates[1]:.2f}")
+    )
     return found
 
 
@@ -108,22 +123,27 @@ def growth(stage: Stage, asked: Request, screen: Screen) -> Outcome:
             screen("old orders", min(first + 499_999, asked.size), asked.size)
         history.settle_statistics(scene)
 
-    cases: list[tuple[str, Options, Callable[[Scene], None]]] = [
-        (f"{short.orders} orders", short, lambda scene: None)
-    ]
+    cases: list[tuple[str, Options, Callable[[Scene], None]]] = [(f"{short.orders} orders", short, lambda scene: None)]
     if asked.size:
         cases.append((f"{short.orders} orders over {asked.size} old ones", short, grown_old))
     if asked.options.orders > short.orders:
         cases.append((f"{asked.options.orders} orders", asked.options, lambda scene: None))
-    found = Outcome([
-        throughput.run(stage, Orderwatch(), options, screen, label=label, before=before)
-        for _ in range(asked.repeats) for label, options, before in cases
-    ])  # fmt: skip
+    found = Outcome(
+        [
+            throughput.run(stage, Orderwatch(), options, screen, label=label, before=before)
+            for _ in range(asked.repeats)
+            for label, options, before in cases
+        ]
+    )
     for label, _, _ in cases[1:]:
-        cost = [repeated([r.worker_cpu for r in found.results if r.contender == name]).median
-                for name in (cases[0][0], label)]  # fmt: skip
-        database = [repeated([r.cpu["PostgreSQL"] for r in found.results if r.contender == name]).median
-                    for name in (cases[0][0], label)]  # fmt: skip
+        cost = [
+            repeated([r.worker_cpu for r in found.results if r.contender == name]).median
+            for name in (cases[0][0], label)
+        ]
+        database = [
+            repeated([r.cpu["PostgreSQL"] for r in found.results if r.contender == name]).median
+            for name in (cases[0][0], label)
+        ]
         found.findings += [
             Finding(f"worker CPU, {label} over {cases[0][0]}", f"{cost[1] / cost[0]:.2f}"),
             Finding(f"PostgreSQL CPU, {label} over {cases[0][0]}", f"{database[1] / database[0]:.2f}"),
@@ -148,9 +168,17 @@ def batch(stage: Stage, asked: Request, screen: Screen) -> Outcome:
 
 
 MODES: dict[str, Callable[[Stage, Request, Screen], Outcome]] = {
-    "throughput": compared, "latency": latency, "backlog": waiting, "recovery": recovered, "outage": outage,
-    "scale": scale, "growth": growth, "sweep": sweep, "batch": batch, "soak": soak,
-}  # fmt: skip
+    "throughput": compared,
+    "latency": latency,
+    "backlog": waiting,
+    "recovery": recovered,
+    "outage": outage,
+    "scale": scale,
+    "growth": growth,
+    "sweep": sweep,
+    "batch": batch,
+    "soak": soak,
+}
 
 
 def document(found: Outcome) -> dict[str, Any]:
@@ -158,6 +186,8 @@ def document(found: Outcome) -> dict[str, Any]:
     return {
         "runs": [result.document() for result in found.results],
         "findings": [{"what": finding.what, "found": finding.found} for finding in found.findings],
-        "backlog": [{"pending": r.pending, "worker": r.worker, "broker": r.broker, "at_start": r.at_start}
-                    for r in found.readings],
-    }  # fmt: skip
+        "backlog": [
+            {"pending": r.pending, "worker": r.worker, "broker": r.broker, "at_start": r.at_start}
+            for r in found.readings
+        ],
+    }

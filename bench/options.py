@@ -29,7 +29,7 @@ class Options:
     first_after_s: float = 0.0  # 0: as check_after_s
     warm_up: int = 300
     limit_s: float = 300.0
-    check_rate: float = 0.0     # of every lane, per second; 0: no limit
+    check_rate: float = 0.0  # of every lane, per second; 0: no limit
 
 
 def mix_of(text: str) -> dict[str, float]:
@@ -58,23 +58,41 @@ def orders(options: Options, prefix: str, count: int) -> Iterator[Created]:
         chosen = max(owed, key=lambda name: owed[name])
         owed[chosen] -= 1
         yield Created(
-            order_id=f"{prefix}{number}", tenant_id=TENANT, package_id=PACKAGES[chosen],
-            user_identifier=f"5{number:09d}", created_at=datetime.now(UTC),
-        )  # fmt: skip
+            order_id=f"{prefix}{number}",
+            tenant_id=TENANT,
+            package_id=PACKAGES[chosen],
+            user_identifier=f"5{number:09d}",
+            created_at=datetime.now(UTC),
+        )
 
 
 def scenario(options: Options) -> dict[str, Any]:
     """The simulator's accounts: enough money, a constant answer time, an end after so many checks."""
-    common = {"balance": "1000000000", "latency": {"kind": "constant", "ms": options.latency_ms},
-              "life": {"after_checks": options.checks}}  # fmt: skip
+    common = {
+        "balance": "1000000000",
+        "latency": {"kind": "constant", "ms": options.latency_ms},
+        "life": {"after_checks": options.checks},
+    }
     return {
         "accounts": [
-            {**common, "id": "znet-1", "kind": "znet", "currency": "TRY", "credentials": {"kod": "k", "sifre": "s"},
-             "catalogue": [{"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"}]},
-            {**common, "id": "barakat-1", "kind": "zdk", "currency": "USD", "credentials": {"token": "t"},
-             "catalogue": [{"id": "10", "name": "Sixty", "price": "0.90"}]},
+            {
+                **common,
+                "id": "znet-1",
+                "kind": "znet",
+                "currency": "TRY",
+                "credentials": {"kod": "k", "sifre": "s"},
+                "catalogue": [{"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"}],
+            },
+            {
+                **common,
+                "id": "barakat-1",
+                "kind": "zdk",
+                "currency": "USD",
+                "credentials": {"token": "t"},
+                "catalogue": [{"id": "10", "name": "Sixty", "price": "0.90"}],
+            },
         ]
-    }  # fmt: skip
+    }
 
 
 def config(options: Options, broker: str, prefix: str, database: str, provider_url: str) -> dict[str, Any]:
@@ -84,28 +102,46 @@ def config(options: Options, broker: str, prefix: str, database: str, provider_u
     limits: dict[str, Any] = {"rate": _NO_LIMIT, "concurrency": options.concurrency}
     if options.check_rate > 0:
         limits["check_rate"] = f"{options.check_rate:g}/s"
-    wire = {"znet": {"provider_package_id": "1", "oyun": "1", "kupur": "60"},
-            "barakat": {"provider_package_id": "10"}}  # fmt: skip
+    wire = {"znet": {"provider_package_id": "1", "oyun": "1", "kupur": "60"}, "barakat": {"provider_package_id": "10"}}
     return {
         "kafka": {"bootstrap_servers": broker, "topic_prefix": prefix},
         "database": {"url": database},
-        "checks": {"first_after": first, "backoff": {"base": every, "factor": 1, "max": every},
-                   "requeue_after": every},
+        "checks": {"first_after": first, "backoff": {"base": every, "factor": 1, "max": every}, "requeue_after": every},
         "integrations": [
-            {"id": "znet-1", "tenant_id": TENANT, "provider": "znet", "currency": "TRY", "limits": limits,
-             "base_url": f"{provider_url}/znet-1", "credentials": {"kod": "${BENCH_KOD}", "sifre": "${BENCH_SIFRE}"}},
-            {"id": "barakat-1", "tenant_id": TENANT, "provider": "barakat", "currency": "USD", "limits": limits,
-             "base_url": f"{provider_url}/barakat-1", "credentials": {"token": "${BENCH_TOKEN}"}},
+            {
+                "id": "znet-1",
+                "tenant_id": TENANT,
+                "provider": "znet",
+                "currency": "TRY",
+                "limits": limits,
+                "base_url": f"{provider_url}/znet-1",
+                "credentials": {"kod": "${BENCH_KOD}", "sifre": "${BENCH_SIFRE}"},
+            },
+            {
+                "id": "barakat-1",
+                "tenant_id": TENANT,
+                "provider": "barakat",
+                "currency": "USD",
+                "limits": limits,
+                "base_url": f"{provider_url}/barakat-1",
+                "credentials": {"token": "${BENCH_TOKEN}"},
+            },
         ],
         "routes": [
-            {"tenant_id": TENANT, "package_id": package, "mode": "auto", "provider_type": "external",
-             "primary": f"{name}-1"} for name, package in PACKAGES.items()
+            {
+                "tenant_id": TENANT,
+                "package_id": package,
+                "mode": "auto",
+                "provider_type": "external",
+                "primary": f"{name}-1",
+            }
+            for name, package in PACKAGES.items()
         ],
         "mappings": [
-            {"tenant_id": TENANT, "package_id": package, "integration": f"{name}-1", "delivers_pin": True,
-             **wire[name]} for name, package in PACKAGES.items()
+            {"tenant_id": TENANT, "package_id": package, "integration": f"{name}-1", "delivers_pin": True, **wire[name]}
+            for name, package in PACKAGES.items()
         ],
-    }  # fmt: skip
+    }
 
 
 ACCESS = {"BENCH_KOD": "k", "BENCH_SIFRE": "s", "BENCH_TOKEN": "t"}

@@ -14,10 +14,10 @@ from bench.evidence import records as records_of
 from bench.extras import environment
 from bench.options import ACCESS, TENANT
 from bench.stage import Scene
-from orderwatch.apache_kafka import ROOT
-from orderwatch.embedded import HOST, PartError, free_port
+from orderwatch.localservers.apache_kafka import ROOT
+from orderwatch.localservers.bundled import HOST, PartError, free_port
 from streams.errors import ConfigError
-from streams.kafka import apply_topics
+from streams.kafka.producer import apply_topics
 from streams.topics import specs
 
 _SCHEMA = Path(__file__).parent / "peers" / "schema.sql"
@@ -26,9 +26,12 @@ _REDIS = "redis"
 
 def _environ(scene: Scene, **more: str) -> dict[str, str]:
     return scene.stage.environ(
-        PYTHONPATH=str(ROOT), PEER_DATABASE=scene.database, PEER_CALLS=str(scene.options.concurrency),
-        PEER_CHECK_AFTER_S=str(scene.options.first_after_s or scene.options.check_after_s), **more,
-    )  # fmt: skip
+        PYTHONPATH=str(ROOT),
+        PEER_DATABASE=scene.database,
+        PEER_CALLS=str(scene.options.concurrency),
+        PEER_CHECK_AFTER_S=str(scene.options.first_after_s or scene.options.check_after_s),
+        **more,
+    )
 
 
 def _bought_once(scene: Scene, ended: int, orders: int) -> list[str]:
@@ -51,9 +54,11 @@ class Floor:
 
     def start_worker(self, scene: Scene, processes: int) -> None:
         environ = _environ(
-            scene, PEER_BROKER=scene.stage.kafka.address, PEER_PREFIX=scene.config.kafka.topic_prefix,
+            scene,
+            PEER_BROKER=scene.stage.kafka.address,
+            PEER_PREFIX=scene.config.kafka.topic_prefix,
             PEER_URL=f"{scene.provider_url}/znet-1",
-        )  # fmt: skip
+        )
         scene.start(WORKER, [str(environment() / "python"), "-m", "bench.peers.floor"], environ)
 
     def shop(self, scene: Scene, prefix: str, orders: int, rate: float) -> Shop:
@@ -95,9 +100,23 @@ class Celery:
         self.start_worker(scene, scene.options.workers)
 
     def start_worker(self, scene: Scene, processes: int) -> None:
-        command = [str(environment() / "python"), "-m", "celery", "-A", self._module, "worker", "--loglevel", "WARNING",
-                   "--pool", self._pool, "--concurrency", str(self._concurrency(scene)), "--without-gossip",
-                   "--without-mingle", "--without-heartbeat"]  # fmt: skip
+        command = [
+            str(environment() / "python"),
+            "-m",
+            "celery",
+            "-A",
+            self._module,
+            "worker",
+            "--loglevel",
+            "WARNING",
+            "--pool",
+            self._pool,
+            "--concurrency",
+            str(self._concurrency(scene)),
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
         for number in range(1 if self._pool == "prefork" else processes):
             scene.start(WORKER, [*command, "-n", f"w{number}@%h"], self._environ(scene))
 
@@ -109,8 +128,13 @@ class Celery:
         return _environ(scene, PEER_REDIS=self._redis, PEER_POOL=self._pool)
 
     def shop(self, scene: Scene, prefix: str, orders: int, rate: float) -> Shop:
-        wish = {"module": self._module, "prefix": prefix, "orders": orders, "rate": rate,
-                "times": str(self._times(scene, prefix))}  # fmt: skip
+        wish = {
+            "module": self._module,
+            "prefix": prefix,
+            "orders": orders,
+            "rate": rate,
+            "times": str(self._times(scene, prefix)),
+        }
         environ = {**self._environ(scene), "PEER_POOL": "shop"}
         return Shop([str(environment() / "python"), "-m", "bench.peers.celery_shop"], wish, environ)
 
@@ -138,8 +162,12 @@ class Celery:
 
 
 def _fill(scene: Scene) -> None:
-    access = {"url": f"{scene.provider_url}/znet-1", "tenant": TENANT, "kod": ACCESS["BENCH_KOD"],
-              "sifre": ACCESS["BENCH_SIFRE"]}  # fmt: skip
+    access = {
+        "url": f"{scene.provider_url}/znet-1",
+        "tenant": TENANT,
+        "kod": ACCESS["BENCH_KOD"],
+        "sifre": ACCESS["BENCH_SIFRE"],
+    }
     with scene.engine.begin() as connection:
         for statement in _SCHEMA.read_text("utf-8").strip().split(";\n"):
             connection.execute(sa.text(statement))
@@ -167,9 +195,13 @@ def _rows(scene: Scene, table: str, reference: str, prefix: str) -> list[tuple[s
 
 
 _ALL: tuple[Contender, ...] = (
-    Orderwatch(), Floor(), Celery("usual", "prefork"), Celery("usual", "gevent"), Celery("lean", "prefork"),
+    Orderwatch(),
+    Floor(),
+    Celery("usual", "prefork"),
+    Celery("usual", "gevent"),
+    Celery("lean", "prefork"),
     Celery("lean", "gevent"),
-)  # fmt: skip
+)
 CONTENDERS = {found.name: found for found in _ALL}
 
 

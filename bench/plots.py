@@ -71,12 +71,16 @@ def main():
     parser.add_argument("--into", type=Path, required=True)
     given = parser.parse_args()
     said = [json.loads(path.read_text("utf-8")) for path in given.results]
-    runs = {mode: [run for one in said if one["mode"] == mode for run in one["runs"]] for mode in
-            ("sweep", "throughput", "latency")}  # fmt: skip
+    runs = {
+        mode: [run for one in said if one["mode"] == mode for run in one["runs"]]
+        for mode in ("sweep", "throughput", "latency")
+    }
     readings = [reading for one in said for reading in one["backlog"]]
-    wanted = {"throughput-over-concurrency": (of_sweep, runs["sweep"]),
-              "lateness": (of_lateness, first_of_each(runs["latency"] + runs["throughput"])),
-              "memory-over-backlog": (of_backlog, readings)}  # fmt: skip
+    wanted = {
+        "throughput-over-concurrency": (of_sweep, runs["sweep"]),
+        "lateness": (of_lateness, first_of_each(runs["latency"] + runs["throughput"])),
+        "memory-over-backlog": (of_backlog, readings),
+    }
     given.into.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "orderwatch"
     for name, (draw, data) in wanted.items():

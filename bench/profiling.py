@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.extras import environment
-from orderwatch.apache_kafka import ROOT
+from orderwatch.localservers.apache_kafka import ROOT
 
 _RATE = 100
 ROOMS = ("streams", "agents", "db", "orderwatch")
@@ -78,9 +78,25 @@ class Profiler:
         self._log = (directory / "py-spy.log").open("wb")
         self._pid = _worker(roots)
         self._before = _threads(self._pid)
-        command = [str(environment() / "py-spy"), "record", "--pid", str(self._pid), "--rate", str(_RATE),
-                   "--duration", "3600", "--format", "raw", "--function", "--threads", "--gil", "--nonblocking",
-                   "--full-filenames", "--output", str(self._output)]  # fmt: skip
+        command = [
+            str(environment() / "py-spy"),
+            "record",
+            "--pid",
+            str(self._pid),
+            "--rate",
+            str(_RATE),
+            "--duration",
+            "3600",
+            "--format",
+            "raw",
+            "--function",
+            "--threads",
+            "--gil",
+            "--nonblocking",
+            "--full-filenames",
+            "--output",
+            str(self._output),
+        ]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)  # noqa: S603 - ours
 
     def stop(self) -> Profile:

@@ -16,7 +16,7 @@ from bench.options import Options
 from bench.report import Finding
 from bench.stage import Scene, Stage
 from bench.throughput import MEASURED, Progress, until_ended
-from orderwatch.embedded import PartError
+from orderwatch.localservers.bundled import PartError
 
 KILL_CHECK_AFTER_S = 4.0
 #: The provider goes away when the last order is placed, before the first check is due: so all of them are when it is
@@ -58,11 +58,13 @@ def worker_killed(stage: Stage, contender: Contender, options: Options, progress
         differences = contender.differences(scene, MEASURED, evidence) if ended == options.orders else []
     who = f"{contender.name}, {options.workers} worker(s)"
     return [
-        Finding(f"{who}: checks after SIGKILL, late by p50 / p99 / max",
-                f"{late.p50:.1f} / {late.p99:.1f} / {late.most:.1f} s"),
+        Finding(
+            f"{who}: checks after SIGKILL, late by p50 / p99 / max",
+            f"{late.p50:.1f} / {late.p99:.1f} / {late.most:.1f} s",
+        ),
         Finding(f"{who}: orders that ended within {options.limit_s:g} s", f"{ended} of {options.orders}"),
         *(Finding(f"{who}: books", text) for text in differences[:5]),
-    ]  # fmt: skip
+    ]
 
 
 def _until_bought(scene: Scene, options: Options, progress: Progress, what: str) -> None:
@@ -95,8 +97,9 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
             shop.result()
             _until_bought(scene, options, progress, contender.name)
         away = time.time()
-        scene.control("PATCH", "/accounts/znet-1",
-                      {"faults": [{**_AWAY, "operation": kind} for kind in ("place", "check")]})  # fmt: skip
+        scene.control(
+            "PATCH", "/accounts/znet-1", {"faults": [{**_AWAY, "operation": kind} for kind in ("place", "check")]}
+        )
         _wait(check_after_s + outage_s, progress)
         back = time.time()
         scene.control("PATCH", "/accounts/znet-1", {"faults": []})
@@ -110,8 +113,11 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
     due = sum(away < requests.placed[reference] + check_after_s < back for reference in evidence.references)
     asked = sorted(at for reference in evidence.references for at in requests.asked[reference] if at > back)
     full = busiest(asked)
-    waits = [(at, at - fresh.appended[order]) for reference, at in requests.placed.items()
-             if (order := fresh.references.get(reference)) in fresh.appended]  # fmt: skip
+    waits = [
+        (at, at - fresh.appended[order])
+        for reference, at in requests.placed.items()
+        if (order := fresh.references.get(reference)) in fresh.appended
+    ]
     opened, caught_up = (asked[0], asked[-1]) if asked else (back, back)
     while_busy = spread(1000 * wait for at, wait in waits if opened < at - wait < caught_up)
     return [
@@ -119,10 +125,12 @@ def provider_away(stage: Stage, options: Options, progress: Progress, outage_s: 
         Finding("the first was asked", f"{opened - back:.1f} s after the provider was back"),
         Finding("all were asked", f"{caught_up - opened:.1f} s later" if asked else "never"),
         Finding(f"checks per second when the lane was open (its rate is {CHECK_RATE:g}/s)", f"{full:.0f}"),
-        Finding("new orders meanwhile, append to provider p50 / p99",
-                f"{while_busy.p50:.0f} / {while_busy.p99:.0f} ms ({while_busy.count} orders)"),
+        Finding(
+            "new orders meanwhile, append to provider p50 / p99",
+            f"{while_busy.p50:.0f} / {while_busy.p99:.0f} ms ({while_busy.count} orders)",
+        ),
         Finding("books", "agree" if not differences else "; ".join(differences[:5])),
-    ]  # fmt: skip
+    ]
 
 
 def busiest(instants: Iterable[float], window_s: int = 10) -> float:

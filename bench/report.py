@@ -11,7 +11,7 @@ from bench.figures import Spread, repeated
 from bench.options import Options
 from bench.processes import Cost
 from bench.profiling import Profile
-from orderwatch.terminal import say, show
+from orderwatch.support.terminal import say, show
 
 
 @dataclass(slots=True)
@@ -73,8 +73,13 @@ def machine() -> dict[str, Any]:
     if info.exists():
         lines = info.read_text("utf-8").splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {"cores": os.cpu_count(), "cpu": model or platform.processor(), "system": platform.platform(),
-            "python": platform.python_version(), "load": round(os.getloadavg()[0], 1)}  # fmt: skip
+    return {
+        "cores": os.cpu_count(),
+        "cpu": model or platform.processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -87,23 +92,37 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
         def middle(values: Sequence[float]) -> float:
             return repeated(values).median
 
-        table.append((
-            name, str(len(runs)),
-            f"{cpu.median:.2f} ({cpu.low:.2f}-{cpu.high:.2f})",
-            f"{middle([run.cpu.get('broker', 0) + run.cpu.get('redis', 0) for run in runs]):.2f}",
-            f"{middle([run.cpu.get('PostgreSQL', 0) for run in runs]):.2f}",
-            f"{middle([run.placed_rate for run in runs]):.0f}",
-            f"{middle([run.ended_rate for run in runs]):.0f}",
-            f"{middle([run.wait_ms.p50 for run in runs]):.1f} / {middle([run.wait_ms.p99 for run in runs]):.1f}",
-            f"{middle([run.late_ms.p50 for run in runs]):.1f} / {middle([run.late_ms.p99 for run in runs]):.1f}",
-            str(sum(run.early for run in runs)),
-            f"{middle([run.memory.get('worker', 0) for run in runs]):.0f}",
-        ))  # fmt: skip
+        table.append(
+            (
+                name,
+                str(len(runs)),
+                f"{cpu.median:.2f} ({cpu.low:.2f}-{cpu.high:.2f})",
+                f"{middle([run.cpu.get('broker', 0) + run.cpu.get('redis', 0) for run in runs]):.2f}",
+                f"{middle([run.cpu.get('PostgreSQL', 0) for run in runs]):.2f}",
+                f"{middle([run.placed_rate for run in runs]):.0f}",
+                f"{middle([run.ended_rate for run in runs]):.0f}",
+                f"{middle([run.wait_ms.p50 for run in runs]):.1f} / {middle([run.wait_ms.p99 for run in runs]):.1f}",
+                f"{middle([run.late_ms.p50 for run in runs]):.1f} / {middle([run.late_ms.p99 for run in runs]):.1f}",
+                str(sum(run.early for run in runs)),
+                f"{middle([run.memory.get('worker', 0) for run in runs]):.0f}",
+            )
+        )
     return table
 
 
-HEADINGS = ("contender", "runs", "worker CPU s / 1000", "broker", "PostgreSQL", "placed/s", "ended/s",
-            "wait ms p50 / p99", "late ms p50 / p99", "early", "worker MB")  # fmt: skip
+HEADINGS = (
+    "contender",
+    "runs",
+    "worker CPU s / 1000",
+    "broker",
+    "PostgreSQL",
+    "placed/s",
+    "ended/s",
+    "wait ms p50 / p99",
+    "late ms p50 / p99",
+    "early",
+    "worker MB",
+)
 
 
 def show_result(result: Result) -> None:
@@ -122,18 +141,23 @@ def show_result(result: Result) -> None:
         ("lag at the end", str(result.lag)),
         *((name, f"{value:.2f}") for name, value in result.notes.items()),
         ("books", "agree" if not result.differences else "; ".join(result.differences[:5])),
-    ]  # fmt: skip
+    ]
     show(("figure", result.contender), pairs, empty="")
 
 
 def show_profile(profile: Profile, lines: int = 40) -> None:
     """By thread, by library, and the functions that cost most, themselves and with what they call."""
-    show(("CPU s", "threads as the system names them"),
-         [(f"{seconds:.2f}", name) for name, seconds in profile.cpu_s.most_common()], empty="-")  # fmt: skip
+    show(
+        ("CPU s", "threads as the system names them"),
+        [(f"{seconds:.2f}", name) for name, seconds in profile.cpu_s.most_common()],
+        empty="-",
+    )
     for title, counted, most in (
-        ("thread", profile.threads, 12), ("library of the innermost function", profile.areas, 20),
-        ("function by itself", profile.own, lines), ("function and what it calls", profile.whole, 2 * lines),
-    ):  # fmt: skip
+        ("thread", profile.threads, 12),
+        ("library of the innermost function", profile.areas, 20),
+        ("function by itself", profile.own, lines),
+        ("function and what it calls", profile.whole, 2 * lines),
+    ):
         say()
         show(("share", title), [(profile.share(n), _short(name)) for name, n in counted.most_common(most)], empty="-")
 

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from orderwatch.terminal import warn
+from orderwatch.support.terminal import warn
 
 _LINE_EVERY_S = 5.0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.options import Options, orders
 from streams.clients import OrderProducer
-from streams.config import load
+from streams.config.loader import load
 from streams.events import Created
 
 
@@ -38,8 +38,13 @@ def place(wish: dict[str, Any]) -> dict[str, Any]:
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     refused = [str(fate.error) for fate in fates if fate.error]
-    return {"placed": len(fates) - len(refused), "errors": refused[:3], "began_ns": began_ns,
-            "ended_ns": time.time_ns(), "cpu_s": cpu_s}  # fmt: skip
+    return {
+        "placed": len(fates) - len(refused),
+        "errors": refused[:3],
+        "began_ns": began_ns,
+        "ended_ns": time.time_ns(),
+        "cpu_s": cpu_s,
+    }
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ import yaml
 from bench.options import ACCESS, Options, config, scenario
 from db import schema
 from db.engine import connect
-from orderwatch.apache_kafka import ROOT, Kafka
-from orderwatch.embedded import START_TIMEOUT_S, PartError, Postgres
-from orderwatch.leash import Leashed
-from streams.config import Config, load
-from streams.kafka import apply_topics
+from orderwatch.localservers.apache_kafka import ROOT, Kafka
+from orderwatch.localservers.bundled import START_TIMEOUT_S, PartError, Postgres
+from orderwatch.localservers.child_process import Leashed
+from streams.config.loader import Config, load
+from streams.kafka.producer import apply_topics
 from streams.seal import VARIABLE, new_key
 from streams.topics import specs
 

@@ -11,7 +11,7 @@ from bench.processes import Cost, Meter
 from bench.profiling import Profiler
 from bench.report import Result, megabytes, per_thousand
 from bench.stage import Scene, Stage
-from orderwatch.embedded import PartError
+from orderwatch.localservers.bundled import PartError
 
 Progress = Callable[[str, int, int], None]
 
@@ -21,9 +21,15 @@ _LOOK_S = 0.25
 
 
 def run(
-    stage: Stage, contender: Contender, options: Options, progress: Progress, *, profile: bool = False,
-    label: str = "", before: Callable[[Scene], None] = lambda scene: None,
-) -> Result:  # fmt: skip
+    stage: Stage,
+    contender: Contender,
+    options: Options,
+    progress: Progress,
+    *,
+    profile: bool = False,
+    label: str = "",
+    before: Callable[[Scene], None] = lambda scene: None,
+) -> Result:
     """One measured run on fresh topics, database and simulator, after a warm-up that does not count.
 
     ``before`` may prepare the scene once the contender has started; ``label`` is shown for the contender's name.
@@ -80,14 +86,14 @@ def until_ended(contender: Contender, scene: Scene, prefix: str, orders: int, pr
         scene.refuse_dead()
         if time.monotonic() > give_up_at:
             ended = contender.ended(scene, prefix)
-            raise PartError(f"{contender.name}: {ended} of {orders} orders had ended after {scene.options.limit_s:g} s;"
-                            f" the end of its log:\n{scene.log_tail('worker')}")  # fmt: skip
+            raise PartError(
+                f"{contender.name}: {ended} of {orders} orders had ended after {scene.options.limit_s:g} s;"
+                f" the end of its log:\n{scene.log_tail('worker')}"
+            )
         time.sleep(_LOOK_S)
 
 
-def _result(
-    contender: Contender, scene: Scene, costs: dict[str, Cost], records: float, transactions: float
-) -> Result:
+def _result(contender: Contender, scene: Scene, costs: dict[str, Cost], records: float, transactions: float) -> Result:
     options = scene.options
     evidence = contender.evidence(scene, MEASURED)
     requests = ev.asked_of(scene)
@@ -98,15 +104,23 @@ def _result(
     late_ms = spread(value * 1000 for value in late)
     checks = requests.calls["check"]
     return Result(
-        contender=contender.name, options=options, wall_s=ended - first,
-        placed_rate=options.orders / max(placed - first, 0.001), ended_rate=options.orders / max(ended - first, 0.001),
-        cpu=per_thousand(costs, options.orders), memory=megabytes(costs),
-        wait_ms=spread(value * 1000 for value in ev.waits(evidence, requests)), late_ms=late_ms,
+        contender=contender.name,
+        options=options,
+        wall_s=ended - first,
+        placed_rate=options.orders / max(placed - first, 0.001),
+        ended_rate=options.orders / max(ended - first, 0.001),
+        cpu=per_thousand(costs, options.orders),
+        memory=megabytes(costs),
+        wait_ms=spread(value * 1000 for value in ev.waits(evidence, requests)),
+        late_ms=late_ms,
         early=sum(value < 0 for value in late),
-        per_order={"SQL transactions": transactions, "Kafka records": records,
-                   "HTTP calls": sum(requests.calls.values()) / options.orders},
+        per_order={
+            "SQL transactions": transactions,
+            "Kafka records": records,
+            "HTTP calls": sum(requests.calls.values()) / options.orders,
+        },
         lag=lag(scene) if contender.name == "orderwatch" else 0,
         differences=contender.differences(scene, MEASURED, evidence),
         notes={"questions per check call": requests.questions / checks} if checks else {},
         late_quantiles_ms=quantiles([value * 1000 for value in late]),
-    )  # fmt: skip
+    )

@@ -19,8 +19,12 @@ def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30, fr
     A transaction whose process says nothing for ``frozen_s`` is rolled back by the server: a process that was stopped
     or suspended keeps its connections, and would keep its locks with them.
     """
-    options = {"timezone": "UTC", "statement_timeout": int(statement_timeout_s * 1000), "lock_timeout": 10_000,
-               "idle_in_transaction_session_timeout": int(frozen_s * 1000)}  # fmt: skip
+    options = {
+        "timezone": "UTC",
+        "statement_timeout": int(statement_timeout_s * 1000),
+        "lock_timeout": 10_000,
+        "idle_in_transaction_session_timeout": int(frozen_s * 1000),
+    }
     return sa.create_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg2"),  # a bare "postgresql://" would mean psycopg 3
         pool_size=pool_size,
@@ -42,8 +46,12 @@ def connect(url: str, pool_size: int = 6, *, statement_timeout_s: float = 30, fr
 def reach(url: str) -> None:
     """Ask for an answer on a connection of its own, whatever became of the others. Raises ``StoreUnavailable``."""
     address = sa.make_url(url).set(drivername="postgresql+psycopg2")
-    engine = sa.create_engine(address, poolclass=sa.NullPool, hide_parameters=True,
-                              connect_args={"connect_timeout": 5, "application_name": "orderwatch"})  # fmt: skip
+    engine = sa.create_engine(
+        address,
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 5, "application_name": "orderwatch"},
+    )
     with answering(), engine.connect() as connection:
         connection.execute(sa.text("select 1"))
 

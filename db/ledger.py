@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from db import commands
 from db.batch import Batcher
 from db.clock import Clock
+from db.control import commands
 from db.engine import answering
 from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState, Replay, parameters
 
@@ -25,24 +25,42 @@ _decode_state = msgspec.json.Decoder(OrderState, strict=False).decode
 
 #: Columns that a change may write; the rest is set once, when the row is born.
 _ORDER_MUTABLE = (
-    "status", "external_status", "version", "last_event", "last_event_at", "lines", "attempts", "waiting",
-    "waiting_since", "raised", "next_check_at", "check_number", "finished_at",
-)  # fmt: skip
+    "status",
+    "external_status",
+    "version",
+    "last_event",
+    "last_event_at",
+    "lines",
+    "attempts",
+    "waiting",
+    "waiting_since",
+    "raised",
+    "next_check_at",
+    "check_number",
+    "finished_at",
+)
 _ATTEMPT_COLUMNS = tuple(field for field in Attempt.__struct_fields__ if field != "created_at")
 _ATTEMPT_MUTABLE = tuple(
-    column for column in _ATTEMPT_COLUMNS
+    column
+    for column in _ATTEMPT_COLUMNS
     if column not in {"attempt", "line", "quantity", "integration_id", "provider", "reference", "wire"}
-)  # fmt: skip
+)
 
 _WRITE_ATTEMPTS = f"""
     insert into attempts (tenant_id, order_id, {", ".join(_ATTEMPT_COLUMNS)})
     select k.tenant_id, k.order_id,
-        {", ".join(
-            "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
-            " else a.lease_until end" if column == "lease_until"
-            else "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
-            " else a.next_check_at end" if column == "next_check_at"
-            else f"a.{column}" for column in _ATTEMPT_COLUMNS)}
+        {
+    ", ".join(
+        "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
+        " else a.lease_until end"
+        if column == "lease_until"
+        else "case when k.lease_attempt = a.attempt then clock_timestamp() + make_interval(secs => k.lease_s)"
+        " else a.next_check_at end"
+        if column == "next_check_at"
+        else f"a.{column}"
+        for column in _ATTEMPT_COLUMNS
+    )
+}
     from guarded k, json_populate_recordset(null::attempts, k.attempts) a
     order by k.tenant_id, k.order_id, a.attempt
     on conflict (tenant_id, order_id, attempt) do update set
@@ -246,9 +264,14 @@ class Ledger:
         """Checks that are overdue by more than ``slack_s``, oldest first, the page after ``after``."""
         start = after or Due("", "", -1, 0, datetime.fromisoformat("0001-01-02T00:00:00+00:00"))
         rows = await self._query(
-            _OVERDUE, slack=slack_s, page=page, at=start.due_at, tenant=start.tenant_id, order=start.order_id,
+            _OVERDUE,
+            slack=slack_s,
+            page=page,
+            at=start.due_at,
+            tenant=start.tenant_id,
+            order=start.order_id,
             attempt=start.attempt,
-        )  # fmt: skip
+        )
         return [Due(*row) for row in rows]
 
     async def pending_longer(self, after: Key, older_s: float, code: str, discriminator: str, page: int) -> list[Key]:
@@ -275,8 +298,9 @@ class Ledger:
     async def unsent(self, integration_id: str, after: Due | None, page: int) -> list[Due]:
         """Attempts for one integration that were not sent yet, by order, the page after ``after``."""
         tenant_id, order_id, attempt = after[:3] if after is not None else ("", "", -1)
-        rows = await self._query(_UNSENT, integration=integration_id, tenant=tenant_id, order=order_id,
-                                 attempt=attempt, page=page)  # fmt: skip
+        rows = await self._query(
+            _UNSENT, integration=integration_id, tenant=tenant_id, order=order_id, attempt=attempt, page=page
+        )
         return [Due(*row) for row in rows]
 
     async def _query(self, text: str, **values: Any) -> Sequence[Any]:

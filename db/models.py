@@ -53,13 +53,14 @@ ledger_orders = sa.Table(
     sa.CheckConstraint("(status = 'rejected') = (external_status = 'failed')", "ledger_orders_rejected"),
 )
 sa.Index(
-    "idx_ledger_orders_due",
-    ledger_orders.c.next_check_at,
-    postgresql_where=ledger_orders.c.next_check_at.is_not(None),
+    "idx_ledger_orders_due", ledger_orders.c.next_check_at, postgresql_where=ledger_orders.c.next_check_at.is_not(None)
 )
 sa.Index(
-    "idx_ledger_orders_open", ledger_orders.c.accepted_at.desc(), ledger_orders.c.external_status,
-    ledger_orders.c.tenant_id, postgresql_where=ledger_orders.c.finished_at.is_(None),
+    "idx_ledger_orders_open",
+    ledger_orders.c.accepted_at.desc(),
+    ledger_orders.c.external_status,
+    ledger_orders.c.tenant_id,
+    postgresql_where=ledger_orders.c.finished_at.is_(None),
 )
 sa.Index("idx_ledger_orders_last_event", ledger_orders.c.last_event_at)
 sa.Index(
@@ -69,12 +70,16 @@ sa.Index(
     postgresql_where=ledger_orders.c.finished_at.is_not(None),
 )
 sa.Index(
-    "idx_ledger_orders_waiting", ledger_orders.c.waiting, ledger_orders.c.tenant_id,
+    "idx_ledger_orders_waiting",
+    ledger_orders.c.waiting,
+    ledger_orders.c.tenant_id,
     postgresql_where=ledger_orders.c.waiting.is_not(None),
 )
 # What is rare among the settled, and what worries: found without reading the orders that went well.
 sa.Index(
-    "idx_ledger_orders_trouble", ledger_orders.c.external_status, ledger_orders.c.accepted_at.desc(),
+    "idx_ledger_orders_trouble",
+    ledger_orders.c.external_status,
+    ledger_orders.c.accepted_at.desc(),
     ledger_orders.c.tenant_id,
     postgresql_where=sa.text("external_status in ('expired', 'failed', 'unknown')"),
 )
@@ -220,7 +225,9 @@ dead_letters = sa.Table(
 )
 
 sa.Index(
-    "idx_dead_letters_open", dead_letters.c.reason, dead_letters.c.id,
+    "idx_dead_letters_open",
+    dead_letters.c.reason,
+    dead_letters.c.id,
     postgresql_where=dead_letters.c.replayed_at.is_(None),
 )
 
@@ -263,7 +270,10 @@ codes = sa.Table(
     sa.CheckConstraint("(reference is null) = (taken_at is null)", "codes_taken"),
 )
 sa.Index(
-    "idx_codes_available", codes.c.tenant_id, codes.c.code_group, codes.c.id,
+    "idx_codes_available",
+    codes.c.tenant_id,
+    codes.c.code_group,
+    codes.c.id,
     postgresql_where=codes.c.reference.is_(None),
 )
 sa.Index("idx_codes_reference", codes.c.reference, postgresql_where=codes.c.reference.is_not(None))
@@ -324,7 +334,7 @@ worker_state = sa.Table(
     metadata,
     sa.Column("worker", sa.Text, primary_key=True, comment="host:pid"),
     sa.Column("at", Instant, nullable=False, comment="last sign of life, by the database's clock"),
-    sa.Column("doc", JSONB, nullable=False, comment="what it is doing, see db/workers.py; no secret"),
+    sa.Column("doc", JSONB, nullable=False, comment="what it is doing, see db/control/worker_heartbeats.py; no secret"),
 )
 
 alert_deliveries = sa.Table(
@@ -333,15 +343,21 @@ alert_deliveries = sa.Table(
     sa.Column("attention_id", sa.Text, primary_key=True),
     sa.Column("target", sa.Text, primary_key=True, comment="webhook or command"),
     sa.Column("first_at", Instant, nullable=False, server_default=_now),
-    sa.Column("next_at", Instant, nullable=False, server_default=_now, comment="of the next try; a try under way "
-              "moves it behind its own end"),
+    sa.Column(
+        "next_at",
+        Instant,
+        nullable=False,
+        server_default=_now,
+        comment="of the next try; a try under way moves it behind its own end",
+    ),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("delivered_at", Instant),
     sa.Column("given_up_at", Instant),
     sa.Column("last_error", sa.Text, nullable=False, server_default="", comment="no secret"),
-)  # fmt: skip
+)
 sa.Index(
-    "idx_alert_deliveries_due", alert_deliveries.c.next_at,
+    "idx_alert_deliveries_due",
+    alert_deliveries.c.next_at,
     postgresql_where=alert_deliveries.c.delivered_at.is_(None) & alert_deliveries.c.given_up_at.is_(None),
 )
 sa.Index("idx_attention_raised", attention.c.raised_at)

@@ -87,12 +87,15 @@ class Views:
         self._engine = engine
         self._referenced, self._status, self._attention, self._dead_letters = (
             Batcher[Sequence[_Row], None](  # none share a key: what waits lives, and has an id of its own
-                partial(self._write, statement, batches), id, executor, limit, name, _GATHER_S)
+                partial(self._write, statement, batches), id, executor, limit, name, _GATHER_S
+            )
             for name, statement, batches, limit in (
-                ("referenced", _REFERENCED, one_by_one, 200), ("status", _STATUS, one_by_one, 200),
+                ("referenced", _REFERENCED, one_by_one, 200),
+                ("status", _STATUS, one_by_one, 200),
                 ("attention", _ATTENTION, _by("id"), 200),
-                ("dead-letter", _DEAD_LETTER, _by("topic", "partition", "offset"), _LETTERS))
-        )  # fmt: skip
+                ("dead-letter", _DEAD_LETTER, _by("topic", "partition", "offset"), _LETTERS),
+            )
+        )
 
     async def referenced(self, rows: Sequence[_Row]) -> None:
         """Attempts were placed: integration, reference, cost, and the balance the provider told with it."""
@@ -107,16 +110,38 @@ class Views:
         await self._attention(rows)
 
     async def dead_letter(
-        self, *, topic: str, partition: int, offset: int, agent: str, reason: str, error: str, key: bytes | None,
-        value: bytes | None, headers: dict[str, str], at: datetime, tenant_id: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        topic: str,
+        partition: int,
+        offset: int,
+        agent: str,
+        reason: str,
+        error: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: dict[str, str],
+        at: datetime,
+        tenant_id: str | None = None,
+    ) -> None:
         """An event was set aside; once per place it came from. ``tenant_id``: whose it is, where that was readable."""
-        await self._dead_letters([{
-            "topic": topic, "partition": partition, "offset": offset, "agent": agent, "reason": reason,
-            "error": error, "key": key.hex() if key is not None else None,
-            "value": value.hex() if value is not None else None, "headers": headers, "at": at,
-            "tenant_id": tenant_id,
-        }])  # fmt: skip
+        await self._dead_letters(
+            [
+                {
+                    "topic": topic,
+                    "partition": partition,
+                    "offset": offset,
+                    "agent": agent,
+                    "reason": reason,
+                    "error": error,
+                    "key": key.hex() if key is not None else None,
+                    "value": value.hex() if value is not None else None,
+                    "headers": headers,
+                    "at": at,
+                    "tenant_id": tenant_id,
+                }
+            ]
+        )
 
     def _write(self, statement: str, batches: _Batches, together: Sequence[Sequence[_Row]]) -> list[None]:
         with answering(self._engine), self._engine.begin() as connection:

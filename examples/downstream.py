@@ -16,8 +16,11 @@ def handle(change: Change) -> None:
     """Commit your own work here, with the version: when this returns, the change is yours and does not come again."""
     event = change.event
     pins = f", {len(change.pins_open())} PIN" if change.sealer and event.pins else ""
-    print(f"{event.tenant_id}/{event.order_id} v{event.version}: {event.previous_external_status} -> "
-          f"{event.external_status} ({event.reason}){pins}", flush=True)
+    print(
+        f"{event.tenant_id}/{event.order_id} v{event.version}: {event.previous_external_status} -> "
+        f"{event.external_status} ({event.reason}){pins}",
+        flush=True,
+    )
 
 
 keys = Sealer.from_environ(os.environ) if VARIABLE in os.environ else None

@@ -1,6 +1,6 @@
 """A shop places three orders and knows that the broker has them.
 
-    KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 python examples/shop.py
+KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 python examples/shop.py
 """
 
 import os

@@ -25,10 +25,17 @@ metadata.create_all(engine)
 with engine.begin() as transaction:  # both rows or none
     order_id = str(uuid.uuid4())
     transaction.execute(orders.insert().values(id=order_id, player="5550001"))
-    enqueue(transaction, outbox, Created(
-        order_id=order_id, tenant_id="demo", package_id="pubg-60", user_identifier="5550001",
-        created_at=datetime.now(UTC),
-    ))
+    enqueue(
+        transaction,
+        outbox,
+        Created(
+            order_id=order_id,
+            tenant_id="demo",
+            package_id="pubg-60",
+            user_identifier="5550001",
+            created_at=datetime.now(UTC),
+        ),
+    )
 
 with OrderProducer(os.environ["KAFKA_BOOTSTRAP_SERVERS"]) as producer:  # usually a process of its own: relay_until
     print(f"{relay(engine, outbox, producer)} sent, {relay(engine, outbox, producer)} left")

@@ -1,5 +1,5 @@
 """``python -m orderwatch``, for a checkout that is not installed."""
 
-from orderwatch.cli import main
+from orderwatch.cli.main import main
 
 main()

@@ -1,6 +1,6 @@
 """The Faust app: reads the configuration, opens no connection. Start it with ``python -m faust -A streams.app worker``.
 
-The agents are named as text only; what they work with is opened by ``agents.wiring`` when the app starts.
+The agents are named as text only; what they work with is opened by ``agents.bootstrap`` when the app starts.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
-from streams.config import Config, KafkaConfig, load
+from streams.config.loader import Config, KafkaConfig, load
 from streams.errors import BrokerUnavailable, ConfigError
+from streams.faust_ext.recovery import Tables
 from streams.logs import logging_config
-from streams.recovery import Tables
 
 log = structlog.get_logger(__name__)
 
@@ -160,8 +160,11 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:
         found = await super()._getmany(active_partitions, timeout)
-        return {place: records if place.topic.endswith(CHANGELOG) else [records]
-                for place, records in found.items() if records}  # fmt: skip
+        return {
+            place: records if place.topic.endswith(CHANGELOG) else [records]
+            for place, records in found.items()
+            if records
+        }
 
     def _to_message(self, tp: Any, record: Any) -> Any:
         if not isinstance(record, list):
@@ -360,13 +363,13 @@ def build(config: Config) -> App:
         topic_replication_factor=kafka.replication_factor,
         topic_disable_leader=True,
         table_standby_replicas=0,
-        stream_wait_empty=False,  # the pools wait for their own work, see agents.pool
+        stream_wait_empty=False,  # the pools wait for their own work, see agents.runtime.ordered_pool
         stream_buffer_maxsize=_FETCHES_AHEAD * kafka.partitions,
         web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
         web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
         web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),
         TableManager=Tables,
-        autodiscover=["agents.flow"],
+        autodiscover=["agents.topology"],
         logging_config=logging_config(config.worker.log_level, config.worker.log_format),
     )
     app.settings = config

@@ -7,7 +7,7 @@ import msgspec
 import yaml
 
 from streams import events, topics
-from streams.config import Config
+from streams.config.loader import Config
 from streams.order import AttentionCode, CheckReason, ExternalStatus, Status, StatusReason
 from streams.topics import TopicSpec
 
@@ -44,7 +44,7 @@ def document(config: Config) -> _Json:
             "title": "Orderwatch",
             "version": "1",
             "description": "Order dispatch and monitoring. Delivery is at least once, ordered per key; the same fact "
-                           "sent twice carries the same ce_id. Readers ignore unknown fields; fields are only added.",
+            "sent twice carries the same ce_id. Readers ignore unknown fields; fields are only added.",
         },
         "defaultContentType": events.CONTENT_TYPE,
         "channels": channels,
@@ -79,15 +79,17 @@ def _channel(spec: TopicSpec) -> _Json:
         "address": spec.name,
         "description": f"Written by {promise.writers}; read by {promise.readers}. A duplicate: {promise.duplicate}.",
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _message_names(spec)},
-        "bindings": {"kafka": {
-            "partitions": spec.partitions,
-            "replicas": spec.replication,
-            "topicConfiguration": {
-                "cleanup.policy": promise.cleanup.split(","),
-                "retention.ms": int(spec.settings()["retention.ms"]),
-            },
-            "bindingVersion": BINDING,
-        }},
+        "bindings": {
+            "kafka": {
+                "partitions": spec.partitions,
+                "replicas": spec.replication,
+                "topicConfiguration": {
+                    "cleanup.policy": promise.cleanup.split(","),
+                    "retention.ms": int(spec.settings()["retention.ms"]),
+                },
+                "bindingVersion": BINDING,
+            }
+        },
         "x-key": promise.key,
         "x-retention-seconds": promise.retention_s,
     }
@@ -99,10 +101,12 @@ def _retry_channel(tiers: list[TopicSpec], prefix: str) -> _Json:
     del channel["bindings"]["kafka"]["topicConfiguration"]["retention.ms"], channel["x-retention-seconds"]
     stem = prefix + topics.RETRY
     channel["address"] = f"{stem}{{delay}}"
-    channel["parameters"] = {"delay": {
-        "description": "how long a check sleeps here",
-        "enum": [tier.name.removeprefix(stem) for tier in tiers],
-    }}
+    channel["parameters"] = {
+        "delay": {
+            "description": "how long a check sleeps here",
+            "enum": [tier.name.removeprefix(stem) for tier in tiers],
+        }
+    }
     channel["x-retention"] = f"the delay and {2 * topics.DAY_S:.0f} seconds"
     return channel
 
@@ -184,6 +188,8 @@ def _schemas() -> _Json:
 def _in_ecma(node: Any) -> Any:
     r"""JSON Schema patterns are ECMAScript's, where Python's ``\Z`` is written ``$``."""
     if isinstance(node, dict):
-        return {name: value.replace(r"\Z", "$") if name == "pattern" and isinstance(value, str) else _in_ecma(value)
-                for name, value in node.items()}
+        return {
+            name: value.replace(r"\Z", "$") if name == "pattern" and isinstance(value, str) else _in_ecma(value)
+            for name, value in node.items()
+        }
     return [_in_ecma(item) for item in node] if isinstance(node, list) else node

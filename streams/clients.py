@@ -16,10 +16,10 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams import events, topics, traces
-from streams.config import KafkaConfig
+from streams.config.loader import KafkaConfig
 from streams.errors import AppError, BrokerUnavailable, ConfigError, EventError
 from streams.events import Created, StatusChanged
-from streams.kafka import (
+from streams.kafka.producer import (
     DELIVERY_TIMEOUT_S,
     Outgoing,
     Pump,
@@ -49,8 +49,9 @@ class Placement(NamedTuple):
 class OrderProducer:
     """The shop's side of ``orders.created``. Safe to share between threads; make it after a fork, not before."""
 
-    def __init__(self, kafka: KafkaConfig | str, *, source: str = "shop", timeout_s: float = DELIVERY_TIMEOUT_S
-                 ) -> None:
+    def __init__(
+        self, kafka: KafkaConfig | str, *, source: str = "shop", timeout_s: float = DELIVERY_TIMEOUT_S
+    ) -> None:
         """``source`` becomes ``ce_source``; ``timeout_s`` is how long the broker may take to acknowledge an order."""
         self._source = source
         self._pump = Pump(_config(kafka), delivery_timeout_s=timeout_s)
@@ -65,8 +66,9 @@ class OrderProducer:
         if placement.error is not None:
             raise placement.error
 
-    def place_many(self, orders: Iterable[Created], on_progress: Callable[[int, int], None] | None = None, *,
-                   in_flight: int = 2000) -> list[Placement]:
+    def place_many(
+        self, orders: Iterable[Created], on_progress: Callable[[int, int], None] | None = None, *, in_flight: int = 2000
+    ) -> list[Placement]:
         """Place many without waiting for each: one ``Placement`` per order, in the order given.
 
         A bad order does not stop the others. After the first ``BrokerUnavailable`` nothing more is sent, and the rest
@@ -104,8 +106,9 @@ class OrderProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -208,9 +211,16 @@ class StatusChanges:
     another process: compare ``version`` with what you stored.
     """
 
-    def __init__(self, kafka: KafkaConfig | str, group: str, keys: Sealer | None = None, *,
-                 on_bad: Callable[[BadEvent], None] | None = None, remember: int = 200_000, from_start: bool = True
-                 ) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConfig | str,
+        group: str,
+        keys: Sealer | None = None,
+        *,
+        on_bad: Callable[[BadEvent], None] | None = None,
+        remember: int = 200_000,
+        from_start: bool = True,
+    ) -> None:
         """``group`` is your consumer group, used as it is; ``remember`` is for how many orders versions are kept.
 
         A group that is new begins with the oldest event kept, or without ``from_start`` with the next one.
@@ -274,8 +284,9 @@ class StatusChanges:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _read(self, record: Any) -> Change | None:

@@ -66,8 +66,12 @@ class Created(Event, frozen=True, kw_only=True):
     def fingerprint(self) -> str:
         """sha256 of what was ordered; ``created_at`` and the price do not make another order."""
         content = (
-            self.package_id, self.quantity, self.user_identifier, self.extra_field or "",
-            self.customer_phone or "", sorted((self.params or {}).items()),
+            self.package_id,
+            self.quantity,
+            self.user_identifier,
+            self.extra_field or "",
+            self.customer_phone or "",
+            sorted((self.params or {}).items()),
         )
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
@@ -264,8 +268,10 @@ def _check(event: Event, may_hold_nul: bool) -> None:
         if isinstance(value, datetime) and not 1 < value.year < 9999:  # in UTC it could be the year 0 or 10000
             raise EventError(f"{event.TYPE}: {name}: is at the end of the calendar; expected {_INSTANT}")
         if isinstance(value, Amount) and not _is_money(value.amount):
-            raise EventError(f"{event.TYPE}: {name}.amount: is not a finite amount of at most 15 digits "
-                             "before and 10 after the point; expected a decimal string, like 12.50")
+            raise EventError(
+                f"{event.TYPE}: {name}.amount: is not a finite amount of at most 15 digits "
+                "before and 10 after the point; expected a decimal string, like 12.50"
+            )
         if may_hold_nul and _has_nul(value):
             raise EventError(f"{event.TYPE}: {name}: holds a NUL character; expected text")
 
@@ -298,8 +304,9 @@ def _in_utc(at: datetime) -> datetime:
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
-def headers(event: Event, *, source: str = SOURCE, at: datetime | None = None, extra: Iterable[tuple[str, bytes]] = ()
-            ) -> Headers:
+def headers(
+    event: Event, *, source: str = SOURCE, at: datetime | None = None, extra: Iterable[tuple[str, bytes]] = ()
+) -> Headers:
     """CloudEvents 1.0 attributes as Kafka headers (binary mode); ``at`` is the instant of the fact, default now."""
     subject = getattr(event, "order_id", None)
     made: Headers = [

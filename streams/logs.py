@@ -58,8 +58,12 @@ def masked(text: str) -> str:
             text = text.replace(secret, MASK)
     if "=" not in text and ":" not in text and " " not in text:
         return text
-    return _LOOKS.sub(lambda found: (found["address"] or found["named"] or found["bearer"]) + MASK
-                      + ("@" if found["address"] else ""), text)  # fmt: skip
+    return _LOOKS.sub(
+        lambda found: (
+            (found["address"] or found["named"] or found["bearer"]) + MASK + ("@" if found["address"] else "")
+        ),
+        text,
+    )
 
 
 def _mask(value: Any) -> Any:
@@ -97,11 +101,7 @@ _SHARED: list[Any] = [
 def logging_config(level: str, form: Literal["json", "console"]) -> dict[str, Any]:
     """A ``logging.config`` dictionary that every line of this process goes through, Faust's own included."""
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

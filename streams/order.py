@@ -6,14 +6,14 @@ from enum import StrEnum
 class AttemptState(StrEnum):
     """Where one intent to buy stands. The database keeps the guard; these are its words."""
 
-    INTENT = "intent"          # written down, nothing sent; safe to send
-    SENDING = "sending"        # under a lease: the request may be on the wire
-    ACCEPTED = "accepted"      # the provider has the order and works on it
-    REJECTED = "rejected"      # the provider says there is no order
-    NOT_SENT = "not_sent"      # proven: nothing was bought (never left us, or looked up and absent)
-    UNKNOWN = "unknown"        # it may or may not have been bought; only evidence leaves this state
-    COMPLETED = "completed"    # delivered
-    FAILED = "failed"          # the provider accepted and later gave up
+    INTENT = "intent"  # written down, nothing sent; safe to send
+    SENDING = "sending"  # under a lease: the request may be on the wire
+    ACCEPTED = "accepted"  # the provider has the order and works on it
+    REJECTED = "rejected"  # the provider says there is no order
+    NOT_SENT = "not_sent"  # proven: nothing was bought (never left us, or looked up and absent)
+    UNKNOWN = "unknown"  # it may or may not have been bought; only evidence leaves this state
+    COMPLETED = "completed"  # delivered
+    FAILED = "failed"  # the provider accepted and later gave up
 
 
 #: States in which money may still be spent. At most one such attempt per line of an order: a unique index.
@@ -99,13 +99,13 @@ class CheckReason(StrEnum):
 class CommandAction(StrEnum):
     """What a person may ask for; the ledger decides whether it is done."""
 
-    CHECK = "check"              # ask the provider now
-    RESOLVE = "resolve"          # say how an attempt ended that nobody else can tell
+    CHECK = "check"  # ask the provider now
+    RESOLVE = "resolve"  # say how an attempt ended that nobody else can tell
     PLACE_AGAIN = "place_again"  # another attempt, where the last one is proven dead
-    SEND_TO = "send_to"          # the same, or what was not sent yet, at a named integration
-    CANCEL = "cancel"            # give up an order of which nothing was bought
+    SEND_TO = "send_to"  # the same, or what was not sent yet, at a named integration
+    CANCEL = "cancel"  # give up an order of which nothing was bought
     ACKNOWLEDGE = "acknowledge"  # a person has seen these attentions
-    REPLAY = "replay"            # send these dead letters to their topics again
+    REPLAY = "replay"  # send these dead letters to their topics again
 
 
 #: Acts on what waits in a queue; every other one is about one order.

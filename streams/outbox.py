@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 def outbox_table(metadata: sa.MetaData, name: str = "orderwatch_outbox") -> sa.Table:
     """The table, for the shop's own migrations. Sent rows may be deleted at will."""
     return sa.Table(
-        name, metadata,
+        name,
+        metadata,
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True),
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("order_id", sa.String(64), nullable=False),
@@ -36,8 +37,9 @@ def outbox_table(metadata: sa.MetaData, name: str = "orderwatch_outbox") -> sa.T
 def enqueue(connection: Session | sa.Connection, table: sa.Table, created: Created) -> None:
     """Add the order to the caller's transaction; commits nothing. Raises ``EventError`` naming the field."""
     record = order_record(created)
-    connection.execute(sa.insert(table).values(tenant_id=created.tenant_id, order_id=created.order_id,
-                                               value=record.value))
+    connection.execute(
+        sa.insert(table).values(tenant_id=created.tenant_id, order_id=created.order_id, value=record.value)
+    )
 
 
 def relay(engine: sa.Engine, table: sa.Table, producer: OrderProducer, limit: int = 500) -> int:
@@ -48,8 +50,11 @@ def relay(engine: sa.Engine, table: sa.Table, producer: OrderProducer, limit: in
     """
     with engine.begin() as connection:
         rows = connection.execute(
-            sa.select(table.c.id, table.c.value).where(table.c.sent_at.is_(None), table.c.refused.is_(None))
-            .order_by(table.c.id).limit(limit).with_for_update(skip_locked=True)
+            sa.select(table.c.id, table.c.value)
+            .where(table.c.sent_at.is_(None), table.c.refused.is_(None))
+            .order_by(table.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
         ).all()
         orders: dict[int, Created] = {}
         refused: dict[int, EventError] = {}
@@ -71,8 +76,9 @@ def relay(engine: sa.Engine, table: sa.Table, producer: OrderProducer, limit: in
     return len(sent)
 
 
-def relay_until(stop: threading.Event, engine: sa.Engine, table: sa.Table, producer: OrderProducer, *,
-                every_s: float = 0.5) -> None:
+def relay_until(
+    stop: threading.Event, engine: sa.Engine, table: sa.Table, producer: OrderProducer, *, every_s: float = 0.5
+) -> None:
     """Relay until ``stop`` is set; waits ``every_s`` when nothing is pending or the broker is away."""
     while not stop.is_set():
         try:

@@ -63,8 +63,10 @@ class Sealer:
         try:
             return way(sealed.encode())
         except InvalidToken:
-            raise EventError(f"pins: sealed with no key of {VARIABLE}; expected the key it was sealed with",
-                             reason="sealed_elsewhere") from None
+            raise EventError(
+                f"pins: sealed with no key of {VARIABLE}; expected the key it was sealed with",
+                reason="sealed_elsewhere",
+            ) from None
 
     def __repr__(self) -> str:
         return f"Sealer({self._count} keys)"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from streams.config import Config
+from streams.config.loader import Config
 from streams.events import Attention, Check, Command, Created, Event, Referenced, StatusChanged
 
 CREATED = "orders.created"
@@ -30,13 +30,13 @@ DEAD_LETTER_BYTES = 2_000_000
 class Promise:
     """What one topic offers, before a configuration gives it partitions and a prefix."""
 
-    name: str                       # without prefix
-    event: type[Event] | None       # None: the original bytes of whatever could not be handled
+    name: str  # without prefix
+    event: type[Event] | None  # None: the original bytes of whatever could not be handled
     writers: str
     readers: str
     duplicate: str
     retention_s: float
-    cleanup: str = "delete"         # as Kafka writes it
+    cleanup: str = "delete"  # as Kafka writes it
     key: str = "order_id"
     extra: tuple[tuple[str, str], ...] = ()
 
@@ -45,7 +45,7 @@ class Promise:
 class TopicSpec:
     """One topic as it must be on the broker."""
 
-    name: str                       # with prefix
+    name: str  # with prefix
     promise: Promise
     partitions: int
     replication: int
@@ -60,38 +60,68 @@ class TopicSpec:
 
 PROMISES: tuple[Promise, ...] = (
     Promise(
-        CREATED, Created, "the shop", "dispatch",
+        CREATED,
+        Created,
+        "the shop",
+        "dispatch",
         "the same (tenant_id, order_id) is one order: no effect with the same content, attention with another",
         7 * DAY_S,
     ),
     Promise(
-        REFERENCED, Referenced, "dispatch", "projection, downstream services",
-        "same ce_id, same fact: the second is dropped", 7 * DAY_S,
+        REFERENCED,
+        Referenced,
+        "dispatch",
+        "projection, downstream services",
+        "same ce_id, same fact: the second is dropped",
+        7 * DAY_S,
     ),
     Promise(
-        CHECK, Check, "operators, the sweeper, callbacks", "check",
-        "harmless: attempt and check_number are compared with the ledger before anything is asked", DAY_S,
+        CHECK,
+        Check,
+        "operators, the sweeper, callbacks",
+        "check",
+        "harmless: attempt and check_number are compared with the ledger before anything is asked",
+        DAY_S,
     ),
     Promise(
-        COMMAND, Command, "operators: the command line, the dashboard", "command",
-        "the same command_id is carried out once; its first answer stays", 7 * DAY_S,
+        COMMAND,
+        Command,
+        "operators: the command line, the dashboard",
+        "command",
+        "the same command_id is carried out once; its first answer stays",
+        7 * DAY_S,
         key="order_id, or command_id where no order is meant",
     ),
     Promise(
-        STATUS_CHANGED, StatusChanged, "dispatch, check, the sweeper, operators", "projection, downstream services",
-        "a version not above the last one seen of (tenant_id, order_id) is dropped", 30 * DAY_S, "compact,delete",
+        STATUS_CHANGED,
+        StatusChanged,
+        "dispatch, check, the sweeper, operators",
+        "projection, downstream services",
+        "a version not above the last one seen of (tenant_id, order_id) is dropped",
+        30 * DAY_S,
+        "compact,delete",
         # The key is the order id alone: two tenants may share one. A week without compaction keeps them apart for
         # every reader that is at most a week behind.
         extra=(("min.compaction.lag.ms", str(int(7 * DAY_S * 1000))),),
     ),
     Promise(
-        ATTENTION, Attention, "any agent", "operators, dashboard",
-        "same ce_id, same request for a person: shown once", 30 * DAY_S, key="order_id or integration_id",
+        ATTENTION,
+        Attention,
+        "any agent",
+        "operators, dashboard",
+        "same ce_id, same request for a person: shown once",
+        30 * DAY_S,
+        key="order_id or integration_id",
     ),
     Promise(
-        DEAD_LETTER, None, "any agent", "operators",
-        "same dlq.topic, dlq.partition and dlq.offset: the same record, parked twice", 30 * DAY_S,
-        key="the original key", extra=(("max.message.bytes", str(DEAD_LETTER_BYTES)),),
+        DEAD_LETTER,
+        None,
+        "any agent",
+        "operators",
+        "same dlq.topic, dlq.partition and dlq.offset: the same record, parked twice",
+        30 * DAY_S,
+        key="the original key",
+        extra=(("max.message.bytes", str(DEAD_LETTER_BYTES)),),
     ),
 )
 
@@ -99,8 +129,12 @@ PROMISES: tuple[Promise, ...] = (
 def retry_promise(name: str, delay_s: float) -> Promise:
     """A tier keeps its records a day longer than their delay, and then some for clocks and segment rolls."""
     return Promise(
-        name, Check, "dispatch, check", "the delay line, for check",
-        "harmless: attempt and check_number are compared with the ledger before anything is asked", delay_s + 2 * DAY_S,
+        name,
+        Check,
+        "dispatch, check",
+        "the delay line, for check",
+        "harmless: attempt and check_number are compared with the ledger before anything is asked",
+        delay_s + 2 * DAY_S,
     )
 
 
@@ -118,7 +152,7 @@ class Difference(NamedTuple):
     """One thing about a topic that is not as promised; ``applied``: it is now."""
 
     topic: str
-    what: str          # topic, partitions, replication, or a setting in Kafka's name
+    what: str  # topic, partitions, replication, or a setting in Kafka's name
     found: str
     wanted: str
     applied: bool = False
@@ -130,17 +164,24 @@ class Difference(NamedTuple):
         return f"{self.topic}: {self.what} {self.found}, {verb} {self.wanted}{note}"
 
 
-def compare(spec: TopicSpec, partitions: int, replication: int, settings: Mapping[str, str | None]
-            ) -> Iterator[Difference]:
+def compare(
+    spec: TopicSpec, partitions: int, replication: int, settings: Mapping[str, str | None]
+) -> Iterator[Difference]:
     """How a topic on the broker differs from its promise."""
     if partitions > spec.partitions:
         yield Difference(spec.name, "partitions", str(partitions), str(spec.partitions), note="never shrunk")
     elif partitions < spec.partitions:
-        yield Difference(spec.name, "partitions", str(partitions), str(spec.partitions),
-                         note="growing moves keys to other partitions: drain first")
+        yield Difference(
+            spec.name,
+            "partitions",
+            str(partitions),
+            str(spec.partitions),
+            note="growing moves keys to other partitions: drain first",
+        )
     if replication != spec.replication:
-        yield Difference(spec.name, "replication", str(replication), str(spec.replication),
-                         note="changed by the cluster's own tools")
+        yield Difference(
+            spec.name, "replication", str(replication), str(spec.replication), note="changed by the cluster's own tools"
+        )
     for name, wanted in spec.settings().items():
         found = settings.get(name)
         if found is None or _words(found) != _words(wanted):

@@ -16,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from streams.config import TelemetryConfig
+    from streams.config.loader import TelemetryConfig
 
 HEADER = "traceparent"
 
@@ -55,9 +55,10 @@ def start(telemetry: "TelemetryConfig", service: str, version: str) -> None:
     resource = Resource.create({"service.name": service, "service.version": version})
     _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(telemetry.sample)))
     exporter = OTLPSpanExporter(
-        f"{telemetry.otlp_endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_TIMEOUT_S,
+        f"{telemetry.otlp_endpoint.rstrip('/')}/v1/traces",
+        timeout=_EXPORT_TIMEOUT_S,
         headers={name: value.get_secret_value() for name, value in telemetry.otlp_headers.items()},
-    )  # fmt: skip
+    )
     _provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     use(_provider)
 
@@ -97,10 +98,17 @@ def sending(topic: str, order_id: str, tenant_id: str, came_from: str | None = N
     """A shop or a person sends an event: the first span of its trace, or a part of what runs here, or of the trace
     that a caller names in ``came_from``, a ``traceparent``. Here and below ``tracer`` must be set."""
     context = None if came_from is None else _propagator.extract({HEADER: came_from}, Context())
-    with _span(f"{topic} send", SpanKind.PRODUCER, context, {
-        "messaging.system": "kafka", "messaging.destination.name": topic, "orderwatch.order": order_id,
-        "orderwatch.tenant": tenant_id,
-    }):  # fmt: skip
+    with _span(
+        f"{topic} send",
+        SpanKind.PRODUCER,
+        context,
+        {
+            "messaging.system": "kafka",
+            "messaging.destination.name": topic,
+            "orderwatch.order": order_id,
+            "orderwatch.tenant": tenant_id,
+        },
+    ):
         yield
 
 
@@ -110,20 +118,32 @@ def handling(name: str, records: Sequence[Arrived]) -> Iterator[None]:
     with ExitStack() as stack:
         for record in records:
             came_from = _propagator.extract({HEADER: parent(record.headers) or ""}, Context())
-            stack.enter_context(_span(f"{name} {record.topic}", SpanKind.CONSUMER, came_from, {
-                "messaging.system": "kafka", "messaging.destination.name": record.topic,
-                "messaging.destination.partition.id": str(record.partition), "messaging.kafka.offset": record.offset,
-                "orderwatch.order": (record.key or b"").decode("utf-8", "replace")[:64],
-            }))  # fmt: skip
+            stack.enter_context(
+                _span(
+                    f"{name} {record.topic}",
+                    SpanKind.CONSUMER,
+                    came_from,
+                    {
+                        "messaging.system": "kafka",
+                        "messaging.destination.name": record.topic,
+                        "messaging.destination.partition.id": str(record.partition),
+                        "messaging.kafka.offset": record.offset,
+                        "orderwatch.order": (record.key or b"").decode("utf-8", "replace")[:64],
+                    },
+                )
+            )
         yield
 
 
 @contextmanager
 def calling(kind: str, integration_id: str, reference: str) -> Iterator[Span]:
     """One placement or question at a provider; the wait for its lane belongs to a question."""
-    with _span(f"provider {kind}", SpanKind.CLIENT, None, {
-        "orderwatch.integration": integration_id, "orderwatch.reference": reference,
-    }) as span:  # fmt: skip
+    with _span(
+        f"provider {kind}",
+        SpanKind.CLIENT,
+        None,
+        {"orderwatch.integration": integration_id, "orderwatch.reference": reference},
+    ) as span:
         yield span
 
 

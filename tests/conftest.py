@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import structlog
 
 from db import schema
-from orderwatch.embedded import Broker, Postgres
+from orderwatch.localservers.bundled import Broker, Postgres
 from tests.parts import Kafka
 from tests.waiting import eventually as eventually
 from tests.waiting import wait_until as wait_until
@@ -89,9 +89,10 @@ def run_sql(postgres: Postgres, statement: str) -> None:
 def logs_are_heard() -> None:
     """structlog goes through logging, however the test before left it, so that errors are heard and nothing is kept."""
     structlog.configure(
-        logger_factory=structlog.stdlib.LoggerFactory(), wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
-    )  # fmt: skip
+    )
 
 
 class LoggedErrors(logging.Handler):

@@ -11,13 +11,21 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from db import tokens
+from db.control import api_tokens as control_api_tokens
 from db.engine import connect
-from streams.config import Config, DatabaseConfig, IntegrationConfig, KafkaConfig, MappingConfig, RouteConfig, WebConfig
+from orderwatch.dashboard.context import gather
+from orderwatch.dashboard.serve import Server, address, listen
+from streams.config.loader import (
+    Config,
+    DatabaseConfig,
+    IntegrationConfig,
+    KafkaConfig,
+    MappingConfig,
+    RouteConfig,
+    WebConfig,
+)
 from streams.seal import Sealer, new_key
 from tests.waiting import wait_until
-from web.parts import gather
-from web.serve import Server, address, listen
 
 #: Nobody answers there.
 NOWHERE = "127.0.0.1:1"
@@ -54,10 +62,19 @@ class Dashboard:
 
     def token(self, *scopes: str, tenant: str | None = None, name: str = "tester") -> str:
         """The text of a token with these scopes; none given: all of them."""
-        return tokens.create(self.engine, name, scopes or tokens.SCOPES.keys(), tenant, "test").text
+        return control_api_tokens.create(
+            self.engine, name, scopes or control_api_tokens.SCOPES.keys(), tenant, "test"
+        ).text
 
-    def ask(self, method: str, path: str, body: object = None, *, token: str | None = None,
-            headers: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         sent = {"authorization": f"Bearer {token}"} if token else {}
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         if data is not None:
@@ -82,14 +99,28 @@ def settings(database: str, broker: str = NOWHERE, **web: Any) -> Config:
         database=DatabaseConfig(url=database),
         web=WebConfig(**{"port": 0, "rate": 100_000, **web}),
         integrations=tuple(
-            IntegrationConfig(id=name, tenant_id=tenant, provider="znet", base_url="http://127.0.0.1:1/",
-                              currency="TRY", credentials={"kod": "demo", "sifre": "secret-word"})
+            IntegrationConfig(
+                id=name,
+                tenant_id=tenant,
+                provider="znet",
+                base_url="http://127.0.0.1:1/",
+                currency="TRY",
+                credentials={"kod": "demo", "sifre": "secret-word"},
+            )
             for name, tenant in (("znet-main", "demo"), ("znet-b", "kral"))
         ),
         routes=(RouteConfig(tenant_id="demo", package_id="pubg-60", mode="auto", primary="znet-main"),),
-        mappings=(MappingConfig(tenant_id="demo", package_id="pubg-60", integration="znet-main",
-                                provider_package_id="1", oyun="1", kupur="UC60"),),
-    )  # fmt: skip
+        mappings=(
+            MappingConfig(
+                tenant_id="demo",
+                package_id="pubg-60",
+                integration="znet-main",
+                provider_package_id="1",
+                oyun="1",
+                kupur="UC60",
+            ),
+        ),
+    )
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from agents.domain.routing import Account, Routing
+from agents.domain.schedule import Schedule
 from agents.providers.base import (
     Ask,
     Balance,
@@ -17,18 +19,22 @@ from agents.providers.base import (
     Seen,
     StatusAnswer,
 )
-from agents.routes import Account, Routing
-from agents.schedule import Schedule
 from db.rows import Order, Raised
-from streams.config import Config
+from streams.config.loader import Config
 from streams.errors import BrokerUnavailable, InvalidOrder
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCHEDULE = Schedule(
-    first_after_s=60.0, base_s=30.0, factor=2.0, max_s=600.0, requeue_s=5.0, watch_every_s=3600.0,
-    watch_for_s=21600.0, tiers=(5.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 3600.0),
-)  # fmt: skip
+    first_after_s=60.0,
+    base_s=30.0,
+    factor=2.0,
+    max_s=600.0,
+    requeue_s=5.0,
+    watch_every_s=3600.0,
+    watch_for_s=21600.0,
+    tiers=(5.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 3600.0),
+)
 #: Like znet: a reference is never sent twice, one unit per request.
 CAREFUL = Profile(repeat_safe=False, look_up=True, batch=1, quantity=False, absent_answers=3)
 #: Like barakat: a repeated reference buys once.
@@ -132,32 +138,55 @@ class HandClock:
 
 
 def config(
-    *, primary: str | None = "one", fallback: str | None = "two", mode: str = "auto",
-    mapped: Sequence[str] = ("one", "two"), delivers_pin: bool = False, **checks: Any,
-) -> Config:  # fmt: skip
+    *,
+    primary: str | None = "one",
+    fallback: str | None = "two",
+    mode: str = "auto",
+    mapped: Sequence[str] = ("one", "two"),
+    delivers_pin: bool = False,
+    **checks: Any,
+) -> Config:
     """Two integrations of one tenant, one package."""
-    return Config.model_validate({
-        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
-        "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
-        "checks": checks,
-        "integrations": [{"id": name, "tenant_id": "t", "provider": "fake"} for name in ("one", "two")],
-        "routes": [
-            {"tenant_id": "t", "package_id": "p", "mode": mode, "primary": primary, "fallback": fallback}
-        ],
-        "mappings": [
-            {"tenant_id": "t", "package_id": "p", "integration": name, "provider_package_id": "1",
-             "delivers_pin": delivers_pin}
-            for name in mapped
-        ],
-    })  # fmt: skip
+    return Config.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+            "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+            "checks": checks,
+            "integrations": [{"id": name, "tenant_id": "t", "provider": "fake"} for name in ("one", "two")],
+            "routes": [{"tenant_id": "t", "package_id": "p", "mode": mode, "primary": primary, "fallback": fallback}],
+            "mappings": [
+                {
+                    "tenant_id": "t",
+                    "package_id": "p",
+                    "integration": name,
+                    "provider_package_id": "1",
+                    "delivers_pin": delivers_pin,
+                }
+                for name in mapped
+            ],
+        }
+    )
 
 
-def account(name: str, profile: Profile = CAREFUL, *, enabled: bool = True, adapter: FakeProvider | None = None,
-            schedule: Schedule = SCHEDULE, lease_s: float = 35.0) -> Account:  # fmt: skip
+def account(
+    name: str,
+    profile: Profile = CAREFUL,
+    *,
+    enabled: bool = True,
+    adapter: FakeProvider | None = None,
+    schedule: Schedule = SCHEDULE,
+    lease_s: float = 35.0,
+) -> Account:
     return Account(
-        integration_id=name, provider="fake", enabled=enabled, adapter=adapter or FakeProvider(name=name),
-        profile=profile, schedule=schedule, lease_s=lease_s, call_s=25.0,
-    )  # fmt: skip
+        integration_id=name,
+        provider="fake",
+        enabled=enabled,
+        adapter=adapter or FakeProvider(name=name),
+        profile=profile,
+        schedule=schedule,
+        lease_s=lease_s,
+        call_s=25.0,
+    )
 
 
 def routing(profile: Profile = CAREFUL, second: Profile | None = None, **options: Any) -> Routing:
@@ -169,13 +198,20 @@ def routing(profile: Profile = CAREFUL, second: Profile | None = None, **options
 def order(quantity: int = 1, order_id: str = "o", **fields: Any) -> Order:
     """A new order of tenant ``t`` for package ``p``."""
     request = {
-        "order_id": order_id, "tenant_id": "t", "package_id": "p", "quantity": quantity, "user_identifier": "player",
+        "order_id": order_id,
+        "tenant_id": "t",
+        "package_id": "p",
+        "quantity": quantity,
+        "user_identifier": "player",
         "created_at": NOW.isoformat(),
-    }  # fmt: skip
+    }
     made: dict[str, Any] = {
-        "tenant_id": "t", "order_id": order_id, "fingerprint": "f", "request": request, "accepted_at": NOW,
-        "deadline_at": NOW + timedelta(days=1), "raised": list[Raised](),
-    } | fields  # fmt: skip
+        "tenant_id": "t",
+        "order_id": order_id,
+        "fingerprint": "f",
+        "request": request,
+        "accepted_at": NOW,
+        "deadline_at": NOW + timedelta(days=1),
+        "raised": list[Raised](),
+    } | fields
     return Order(**made)
-
-

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Producer
 
-from streams.config import KafkaConfig
-from streams.kafka import Outgoing, client_settings
+from streams.config.loader import KafkaConfig
+from streams.kafka.producer import Outgoing, client_settings
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """Where the tests find Apache Kafka."""
 
-from orderwatch.apache_kafka import ROOT, Kafka
+from orderwatch.localservers.apache_kafka import ROOT, Kafka
 
 __all__ = ["ROOT", "Kafka"]

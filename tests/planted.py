@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from confluent_kafka.admin import AdminClient
 
-from streams.kafka import client_settings
+from streams.kafka.producer import client_settings
 from tests.system import System
 
 CREDENTIALS = {"ZNET_KOD": "kod-Zx81-planted", "ZNET_SIFRE": "şifre/Qv7+planted&x", "BARAKAT_TOKEN": "tok-9Kq-planted"}
@@ -23,9 +23,12 @@ CUSTOMER = ("planted", PHONE)
 NOWHERE = ("Zx81-planted", "Qv7+planted", "Qv7%2Bplanted", "9Kq-planted", "PIN-55a")
 #: Where the contract lets a customer's own words stand: never credentials, never a PIN.
 ALLOWED_COLUMNS = {
-    ("orders", "user_identifier"), ("orders", "extra_field"), ("ledger_orders", "request"), ("attempts", "wire"),
+    ("orders", "user_identifier"),
+    ("orders", "extra_field"),
+    ("ledger_orders", "request"),
+    ("attempts", "wire"),
     ("dead_letters", "value"),
-}  # fmt: skip
+}
 ALLOWED_TOPICS = {"orders.created", "orders.dead-letter"}
 PAGES = ("/health/", "/outcomes/", "/", "/metrics", "/metrics/")
 

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from simulator.scenario import Scenario
-from simulator.server import Running, Settings, start
+from orderwatch.simulator.scenario import Scenario
+from orderwatch.simulator.server import Running, Settings, start
 
 ZNET: dict[str, Any] = {
     "id": "znet-main",

@@ -18,13 +18,13 @@ import sqlalchemy as sa
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 
-from orderwatch.books import Books, Bought, Verdict, compare, from_ledger
-from orderwatch.embedded import free_port
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import free_port
+from orderwatch.localservers.child_process import Leashed
+from orderwatch.reconcile import Books, Bought, Verdict, compare, from_ledger
 from streams.clients import OrderProducer
-from streams.config import Config, load
+from streams.config.loader import Config, load
 from streams.events import Created, StatusChanged, decode
-from streams.kafka import apply_topics, client_settings
+from streams.kafka.producer import apply_topics, client_settings
 from streams.seal import new_key
 from streams.topics import specs
 
@@ -65,16 +65,28 @@ class System:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._start_simulator()
         document = {
-            "kafka": {"bootstrap_servers": self.broker, "topic_prefix": self.prefix, "partitions": 4,
-                      "session_timeout": "6s", "rebalance_timeout": "6s"},
+            "kafka": {
+                "bootstrap_servers": self.broker,
+                "topic_prefix": self.prefix,
+                "partitions": 4,
+                "session_timeout": "6s",
+                "rebalance_timeout": "6s",
+            },
             "database": {"url": self.database},
-            "checks": {"first_after": "500ms", "requeue_after": "500ms", "sweep_every": "3s", "sweep_slack": "2s",
-                       "backoff": {"base": "500ms", "factor": 2, "max": "2s"}, "deadline": "10m",
-                       "long_pending_after": ["60s"], "after_final": {"every": "2s", "until": "0s"}},
+            "checks": {
+                "first_after": "500ms",
+                "requeue_after": "500ms",
+                "sweep_every": "3s",
+                "sweep_slack": "2s",
+                "backoff": {"base": "500ms", "factor": 2, "max": "2s"},
+                "deadline": "10m",
+                "long_pending_after": ["60s"],
+                "after_final": {"every": "2s", "until": "0s"},
+            },
             "dispatch": {"lease_margin": "1s"},
             "worker": {"config_poll": "500ms", "drain": "10s"},
             **_catalogue(self.simulator["provider_url"]),
-        }  # fmt: skip
+        }
         for block, values in self.settings.items():
             document[block] = {**document.get(block, {}), **values} if isinstance(values, Mapping) else values
         self.config_path = self.directory / "config.yaml"
@@ -98,25 +110,32 @@ class System:
         self._simulator_log = (self.directory / "simulator.log").open("wb")
         self._simulator = subprocess.Popen(
             [sys.executable, "-m", "simulator", "--seed", "7", "--scenario", str(path)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=self._simulator_log,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=self._simulator_log,
+        )
         assert self._simulator.stdout is not None
         with self._simulator.stdout as output:
             self.simulator = json.loads(output.readline())
 
     def start_worker(self, *, cwd: Path = ROOT, **environ: str) -> Leashed:
-        """One more worker process; `python -m faust -A streams.app worker`, as an operator would start it in ``cwd``.
-        """
+        """One more worker process; `python -m faust -A streams.app worker`, as an operator would start it in ``cwd``."""
         number = len(self.workers)
         env = {
-            **os.environ, "ORDERWATCH_CONFIG": str(self.config_path), "ORDERWATCH_PIN_KEYS": self.pin_keys,
-            "ORDERWATCH_WORKER_PORT": str(free_port()), "ORDERWATCH_DATADIR": str(self.directory / f"faust-{number}"),
-            **self.environ, **environ,
-        }  # fmt: skip
+            **os.environ,
+            "ORDERWATCH_CONFIG": str(self.config_path),
+            "ORDERWATCH_PIN_KEYS": self.pin_keys,
+            "ORDERWATCH_WORKER_PORT": str(free_port()),
+            "ORDERWATCH_DATADIR": str(self.directory / f"faust-{number}"),
+            **self.environ,
+            **environ,
+        }
         worker = Leashed(
             [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
-            log=self.directory / f"worker-{number}.log", cwd=cwd, env=env,
-        )  # fmt: skip
+            log=self.directory / f"worker-{number}.log",
+            cwd=cwd,
+            env=env,
+        )
         worker.port = int(env["ORDERWATCH_WORKER_PORT"])  # type: ignore[attr-defined]
         self.workers.append(worker)
         return worker
@@ -174,10 +193,15 @@ class System:
 
     def read(self, topic: str) -> list[Any]:
         """Every record of a topic, from the beginning to its end."""
-        consumer = Consumer(client_settings(self.config.kafka) | {
-            "group.id": f"test-{uuid4().hex}", "auto.offset.reset": "earliest", "enable.partition.eof": True,
-            "enable.auto.commit": False,
-        })  # fmt: skip
+        consumer = Consumer(
+            client_settings(self.config.kafka)
+            | {
+                "group.id": f"test-{uuid4().hex}",
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+            }
+        )
         name = self.prefix + topic
         partitions = list(consumer.list_topics(name, timeout=10).topics[name].partitions)
         consumer.assign([TopicPartition(name, partition, 0) for partition in partitions])
@@ -231,20 +255,39 @@ def remove(directory: Path) -> None:
 
 
 def _scenario() -> dict[str, Any]:
-    znet = {"kind": "znet", "currency": "TRY", "balance": 1000000, "credentials": {"kod": "demo", "sifre": "demo"},
-            "life": {"after_checks": 1}, "latency": {"kind": "constant", "ms": 5}}  # fmt: skip
+    znet = {
+        "kind": "znet",
+        "currency": "TRY",
+        "balance": 1000000,
+        "credentials": {"kod": "demo", "sifre": "demo"},
+        "life": {"after_checks": 1},
+        "latency": {"kind": "constant", "ms": 5},
+    }
     return {
         "accounts": [
-            {**znet, "id": "znet-main", "catalogue": [
-                {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
-                {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
-            ]},
-            {"id": "barakat-1", "kind": "zdk", "currency": "USD", "balance": 1000000, "credentials": {"token": "demo"},
-             "life": {"after_checks": 1}, "latency": {"kind": "constant", "ms": 5}, "catalogue": [
-                 {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
-                 {"id": "20", "name": "Gone", "price": "0.90"}]},
+            {
+                **znet,
+                "id": "znet-main",
+                "catalogue": [
+                    {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
+                    {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
+                ],
+            },
+            {
+                "id": "barakat-1",
+                "kind": "zdk",
+                "currency": "USD",
+                "balance": 1000000,
+                "credentials": {"token": "demo"},
+                "life": {"after_checks": 1},
+                "latency": {"kind": "constant", "ms": 5},
+                "catalogue": [
+                    {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
+                    {"id": "20", "name": "Gone", "price": "0.90"},
+                ],
+            },
         ]
-    }  # fmt: skip
+    }
 
 
 def _catalogue(provider_url: str) -> dict[str, Any]:
@@ -253,38 +296,100 @@ def _catalogue(provider_url: str) -> dict[str, Any]:
     common = {"tenant_id": "shop", "limits": limits, "breaker": breaker}
     return {
         "integrations": [
-            {**common, "id": "znet-main", "provider": "znet", "currency": "TRY",
-             "base_url": f"{provider_url}/znet-main",
-             "credentials": {"kod": "${ZNET_KOD:-demo}", "sifre": "${ZNET_SIFRE:-demo}"},
-             "profile": {"absent_settle_s": 1, "absent_answers": 3, "absent_window_s": 2}},
-            {**common, "id": "barakat-1", "provider": "barakat", "currency": "USD",
-             "base_url": f"{provider_url}/barakat-1", "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
-             "profile": {"absent_settle_s": 1, "absent_answers": 2, "absent_window_s": 1}},
+            {
+                **common,
+                "id": "znet-main",
+                "provider": "znet",
+                "currency": "TRY",
+                "base_url": f"{provider_url}/znet-main",
+                "credentials": {"kod": "${ZNET_KOD:-demo}", "sifre": "${ZNET_SIFRE:-demo}"},
+                "profile": {"absent_settle_s": 1, "absent_answers": 3, "absent_window_s": 2},
+            },
+            {
+                **common,
+                "id": "barakat-1",
+                "provider": "barakat",
+                "currency": "USD",
+                "base_url": f"{provider_url}/barakat-1",
+                "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
+                "profile": {"absent_settle_s": 1, "absent_answers": 2, "absent_window_s": 1},
+            },
             {**common, "id": "codes-1", "provider": "codes", "options": {"low_stock": 2}},
         ],
         "routes": [
-            {"tenant_id": "shop", "package_id": "sixty", "mode": "auto", "provider_type": "external",
-             "primary": "znet-main", "fallback": "barakat-1"},
-            {"tenant_id": "shop", "package_id": "gone", "mode": "auto", "provider_type": "external",
-             "primary": "znet-main", "fallback": "barakat-1"},
-            {"tenant_id": "shop", "package_id": "batch", "mode": "auto", "provider_type": "external",
-             "primary": "barakat-1"},
+            {
+                "tenant_id": "shop",
+                "package_id": "sixty",
+                "mode": "auto",
+                "provider_type": "external",
+                "primary": "znet-main",
+                "fallback": "barakat-1",
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "gone",
+                "mode": "auto",
+                "provider_type": "external",
+                "primary": "znet-main",
+                "fallback": "barakat-1",
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "batch",
+                "mode": "auto",
+                "provider_type": "external",
+                "primary": "barakat-1",
+            },
             {"tenant_id": "shop", "package_id": "by-hand", "mode": "manual", "provider_type": "manual"},
-            {"tenant_id": "shop", "package_id": "card", "mode": "auto", "provider_type": "codes",
-             "primary": "codes-1"},
+            {"tenant_id": "shop", "package_id": "card", "mode": "auto", "provider_type": "codes", "primary": "codes-1"},
         ],
         "mappings": [
-            {"tenant_id": "shop", "package_id": "sixty", "integration": "znet-main", "provider_package_id": "1",
-             "oyun": "1", "kupur": "60", "delivers_pin": True},
-            {"tenant_id": "shop", "package_id": "sixty", "integration": "barakat-1", "provider_package_id": "10",
-             "delivers_pin": True},
-            {"tenant_id": "shop", "package_id": "gone", "integration": "znet-main", "provider_package_id": "2",
-             "oyun": "1", "kupur": "99", "delivers_pin": True},
-            {"tenant_id": "shop", "package_id": "gone", "integration": "barakat-1", "provider_package_id": "20",
-             "delivers_pin": True},
-            {"tenant_id": "shop", "package_id": "batch", "integration": "barakat-1", "provider_package_id": "10",
-             "delivers_pin": True},
-            {"tenant_id": "shop", "package_id": "card", "integration": "codes-1", "provider_package_id": "card",
-             "code_group": "cards", "delivers_pin": True},
+            {
+                "tenant_id": "shop",
+                "package_id": "sixty",
+                "integration": "znet-main",
+                "provider_package_id": "1",
+                "oyun": "1",
+                "kupur": "60",
+                "delivers_pin": True,
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "sixty",
+                "integration": "barakat-1",
+                "provider_package_id": "10",
+                "delivers_pin": True,
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "gone",
+                "integration": "znet-main",
+                "provider_package_id": "2",
+                "oyun": "1",
+                "kupur": "99",
+                "delivers_pin": True,
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "gone",
+                "integration": "barakat-1",
+                "provider_package_id": "20",
+                "delivers_pin": True,
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "batch",
+                "integration": "barakat-1",
+                "provider_package_id": "10",
+                "delivers_pin": True,
+            },
+            {
+                "tenant_id": "shop",
+                "package_id": "card",
+                "integration": "codes-1",
+                "provider_package_id": "card",
+                "code_group": "cards",
+                "delivers_pin": True,
+            },
         ],
-    }  # fmt: skip
+    }

@@ -11,7 +11,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
-from orderwatch import why, wording
+from agents.diagnosis import explain, wording
 
 ROOT = Path(__file__).parents[1]
 LOCALE = ROOT / "web" / "locale"
@@ -19,7 +19,7 @@ LANGUAGES = ("ar", "tr")
 #: The files say nothing about when; version control does.
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
 KEYWORDS = {"t": None, "N_": None, "say": None}
-PLACES = ("web/*.py", "web/templates/*.html", "orderwatch/why.py", "orderwatch/wording.py")
+PLACES = ("web/*.py", "web/templates/*.html", "agents/diagnosis/explain.py", "agents/diagnosis/wording.py")
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -30,11 +30,11 @@ def texts() -> Iterator[tuple[str, str]]:
             for _, message, _, _ in extract(method, file, keywords=KEYWORDS, options={"silent": "false"}):
                 if isinstance(message, str):
                     yield str(path.relative_to(ROOT)), message
-    for wrong, act in why._CODES.values():
-        yield "orderwatch/why.py", wrong
-        yield "orderwatch/why.py", act
-    yield from (("orderwatch/why.py", ended) for ended in why.ENDED.values())
-    yield from (("orderwatch/wording.py", unit) for unit, _ in wording.UNITS)
+    for wrong, act in explain._CODES.values():
+        yield "agents/diagnosis/explain.py", wrong
+        yield "agents/diagnosis/explain.py", act
+    yield from (("agents/diagnosis/explain.py", ended) for ended in explain.ENDED.values())
+    yield from (("agents/diagnosis/wording.py", unit) for unit, _ in wording.UNITS)
 
 
 def catalogue(language: str) -> Catalog:
@@ -46,10 +46,18 @@ def write(language: str) -> list[str]:
     """Bring one catalogue up to date; the texts that still lack a translation."""
     old = catalogue(language)
     made = Catalog(
-        locale=language, project="Orderwatch", version="0", charset="utf-8", fuzzy=False, creation_date=_BORN,
-        revision_date=_BORN, last_translator="Orderwatch", language_team=language, msgid_bugs_address="none",
+        locale=language,
+        project="Orderwatch",
+        version="0",
+        charset="utf-8",
+        fuzzy=False,
+        creation_date=_BORN,
+        revision_date=_BORN,
+        last_translator="Orderwatch",
+        language_team=language,
+        msgid_bugs_address="none",
         header_comment=f"# The pages of Orderwatch: {language}.",
-    )  # fmt: skip
+    )
     for place, message in texts():
         said = old.get(message)
         made.add(message, said.string if said is not None else "", locations=[(place, None)])

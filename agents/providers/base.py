@@ -40,14 +40,14 @@ class Refusal(StrEnum):
 class Placed(StrEnum):
     """What one placement taught us."""
 
-    ACCEPTED = "accepted"                          # the provider has the order and works on it
-    COMPLETED = "completed"                        # done already
+    ACCEPTED = "accepted"  # the provider has the order and works on it
+    COMPLETED = "completed"  # done already
     REFUSED_AFTER_ACCEPT = "refused_after_accept"  # the order exists and is rejected
-    REJECTED = "rejected"                          # certainly no order
-    RETRY_LATER = "retry_later"                    # certainly no order; the same reference again after a delay
-    DUPLICATE = "duplicate"                        # our reference exists there: ask for its status
-    AMBIGUOUS = "ambiguous"                        # may exist; only a look-up by our reference can tell
-    NOT_SENT = "not_sent"                          # proven: no byte of the request reached the provider
+    REJECTED = "rejected"  # certainly no order
+    RETRY_LATER = "retry_later"  # certainly no order; the same reference again after a delay
+    DUPLICATE = "duplicate"  # our reference exists there: ask for its status
+    AMBIGUOUS = "ambiguous"  # may exist; only a look-up by our reference can tell
+    NOT_SENT = "not_sent"  # proven: no byte of the request reached the provider
 
 
 class Seen(StrEnum):
@@ -56,10 +56,10 @@ class Seen(StrEnum):
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    NOT_FOUND = "not_found"        # the channel is healthy and the provider does not know our reference
-    QUERY_ERROR = "query_error"    # the question failed; says nothing about the order
+    NOT_FOUND = "not_found"  # the channel is healthy and the provider does not know our reference
+    QUERY_ERROR = "query_error"  # the question failed; says nothing about the order
     UNRECOGNISED = "unrecognised"  # understood as an answer, but not its word; never settles anything
-    PARTIAL = "partial"            # final: only ``delivered`` of the ordered units were delivered
+    PARTIAL = "partial"  # final: only ``delivered`` of the ordered units were delivered
 
 
 @dataclass(frozen=True, slots=True)

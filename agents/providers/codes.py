@@ -34,9 +34,15 @@ class Codes:
     """
 
     profile: ClassVar[Profile] = Profile(
-        repeat_safe=True, look_up=True, batch=50, quantity=True,
-        absent_settle_s=0.0, absent_answers=1, absent_window_s=0.0, watch=False,
-    )  # fmt: skip
+        repeat_safe=True,
+        look_up=True,
+        batch=50,
+        quantity=True,
+        absent_settle_s=0.0,
+        absent_answers=1,
+        absent_window_s=0.0,
+        watch=False,
+    )
     credentials: ClassVar[frozenset[str]] = frozenset()
     mapping_keys: ClassVar[frozenset[str]] = frozenset({_GROUP})
     options: ClassVar[frozenset[str]] = frozenset({_LOW_STOCK})

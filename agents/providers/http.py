@@ -201,9 +201,14 @@ class Rehearsed(HttpClient):
         self.built: list[tuple[str, str, dict[str, str]]] = []
 
     async def fetch(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None, max_body: int = MAX_BODY,
-    ) -> Reply:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int = MAX_BODY,
+    ) -> Reply:
         self.built.append((method, str(self._url(path, query)), _request_headers(headers or {})))
         raise NotSent("a rehearsal sends nothing")
 

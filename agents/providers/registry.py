@@ -12,11 +12,11 @@ from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any, cast
 
-from agents.providers.barakat import Barakat
 from agents.providers.base import Profile, Provider, Refusal, Setup
 from agents.providers.codes import Codes
 from agents.providers.wire import OURS
-from agents.providers.znet import Znet
+from agents.providers.zdk.adapter import Barakat
+from agents.providers.znet.adapter import Znet
 from streams.errors import ConfigError
 
 GROUP = "orderwatch.providers"

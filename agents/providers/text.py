@@ -17,10 +17,21 @@ MESSAGE_LIMIT = 500
 _MOST_WORK = 50_000_000  # letters times secrets: some tenths of a second
 
 #: Character sets a shop may declare; Python knows more codecs, and some of them are not character sets.
-_CHARSETS = frozenset({
-    "utf-8", "ascii", "iso8859-1", "iso8859-9", "cp1252", "cp1254", "cp1256", "iso8859-6", "utf-16", "utf-16-le",
-    "utf-16-be",
-})  # fmt: skip
+_CHARSETS = frozenset(
+    {
+        "utf-8",
+        "ascii",
+        "iso8859-1",
+        "iso8859-9",
+        "cp1252",
+        "cp1254",
+        "cp1256",
+        "iso8859-6",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+    }
+)
 _BLANK = " \t\r\n\f\v\u00a0"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _HEX = re.compile(r"%[0-9A-F]{2}")
@@ -109,8 +120,15 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def _forms(secret: str) -> tuple[str, ...]:
     """The ways in which a text may be written, each once."""
     in_json, in_url = json.dumps(secret)[1:-1], quote(secret, safe="")
-    forms = (secret, in_url, _HEX.sub(_lower, in_url), quote_plus(secret), html.escape(secret), in_json,
-             in_json.replace("/", "\\/"))  # fmt: skip
+    forms = (
+        secret,
+        in_url,
+        _HEX.sub(_lower, in_url),
+        quote_plus(secret),
+        html.escape(secret),
+        in_json,
+        in_json.replace("/", "\\/"),
+    )
     return tuple(dict.fromkeys(forms))
 
 

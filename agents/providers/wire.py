@@ -80,9 +80,11 @@ def placement_by_status(status: int, retry_after_s: float | None, raw: str, **kn
     bought nothing; 408, 3xx, 5xx and everything rare may have. ``known`` are fields for the ambiguous case."""
     if status == 429:
         return PlacedAnswer(
-            Placed.RETRY_LATER, message="the provider asks to slow down (HTTP 429)",
-            retry_after_s=60.0 if retry_after_s is None else retry_after_s, raw=raw,
-        )  # fmt: skip
+            Placed.RETRY_LATER,
+            message="the provider asks to slow down (HTTP 429)",
+            retry_after_s=60.0 if retry_after_s is None else retry_after_s,
+            raw=raw,
+        )
     if status in _ACCESS_STATUS or status in _REFUSED_STATUS:
         reason = Refusal.ACCESS if status in _ACCESS_STATUS else Refusal.OTHER
         return PlacedAnswer(
@@ -95,6 +97,10 @@ def placement_by_status(status: int, retry_after_s: float | None, raw: str, **kn
 def question_by_status(status: int, retry_after_s: float | None, raw: str) -> StatusAnswer:
     """A status question answered with something else than 200."""
     return StatusAnswer(
-        Seen.QUERY_ERROR, message=f"the question failed (HTTP {status})", retry_after_s=retry_after_s,
-        tripped=status in _ACCESS_STATUS, flags=(f"http_{status}",), raw=raw,
-    )  # fmt: skip
+        Seen.QUERY_ERROR,
+        message=f"the question failed (HTTP {status})",
+        retry_after_s=retry_after_s,
+        tripped=status in _ACCESS_STATUS,
+        flags=(f"http_{status}",),
+        raw=raw,
+    )

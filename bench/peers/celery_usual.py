@@ -111,15 +111,19 @@ def dispatch(self, order_id, tenant_id):
         if route.mode != "auto" or route.provider_type != "external":
             return
         mapping = session.scalars(
-            select(Mapping).where(Mapping.tenant_id == tenant.id, Mapping.package_id == order.package_id,
-                                  Mapping.integration_id == route.primary_integration)
-        ).one()  # fmt: skip
+            select(Mapping).where(
+                Mapping.tenant_id == tenant.id,
+                Mapping.package_id == order.package_id,
+                Mapping.integration_id == route.primary_integration,
+            )
+        ).one()
         integration = session.get(Integration, route.primary_integration)
         if not integration.enabled:
             return
         reference = provider.reference_of(order.id)
-        wire = provider.placement((integration.kod, integration.sifre), (mapping.oyun, mapping.kupur), reference,
-                                  order.user_identifier)  # fmt: skip
+        wire = provider.placement(
+            (integration.kod, integration.sifre), (mapping.oyun, mapping.kupur), reference, order.user_identifier
+        )
         answer = http.get(f"{integration.base_url}/servis/pin_ekle.php", params=wire, timeout=20)
         bought = provider.read_placement(answer.text)
         order.provider_referans, order.integration_id, order.sent_at = reference, integration.id, now()

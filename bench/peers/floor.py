@@ -34,8 +34,15 @@ on conflict (id) do update set external_status = excluded.external_status, pin =
 
 
 def consumer(topic):
-    made = Consumer({"bootstrap.servers": BROKER, "group.id": f"{PREFIX}floor-{topic}", "fetch.wait.max.ms": 10,
-                     "auto.offset.reset": "earliest", "queued.min.messages": 2000})  # fmt: skip
+    made = Consumer(
+        {
+            "bootstrap.servers": BROKER,
+            "group.id": f"{PREFIX}floor-{topic}",
+            "fetch.wait.max.ms": 10,
+            "auto.offset.reset": "earliest",
+            "queued.min.messages": 2000,
+        }
+    )
     made.subscribe([topic])
     return made
 
@@ -65,8 +72,16 @@ class Floor:
         wire = provider.placement(ACCESS, MAPPING, reference, order["user_identifier"])
         bought = provider.read_placement(await self.get("pin_ekle", wire))
         now = time.time()
-        row = {"id": order["order_id"], "reference": reference, "external_status": "sent", "cost": bought[0],
-               "pin": None, "checks": 0, "sent_at": stamp(now), "completed_at": None}  # fmt: skip
+        row = {
+            "id": order["order_id"],
+            "reference": reference,
+            "external_status": "sent",
+            "cost": bought[0],
+            "pin": None,
+            "checks": 0,
+            "sent_at": stamp(now),
+            "completed_at": None,
+        }
         self.dirty[row["id"]] = row
         self.later(row, now)
 
@@ -119,8 +134,11 @@ def read_delayed(floor):
     source, waiting = consumer(DELAYED), []
     while True:
         until = 0.01 if waiting else 0.05
-        waiting += [(orjson.loads(record.value())["due_at"], record.value())
-                    for record in source.consume(500, until) if record.error() is None]  # fmt: skip
+        waiting += [
+            (orjson.loads(record.value())["due_at"], record.value())
+            for record in source.consume(500, until)
+            if record.error() is None
+        ]
         now = time.time()
         due = [value for due_at, value in waiting if due_at <= now]
         if due:
@@ -133,8 +151,10 @@ async def main():
     async with aiohttp.ClientSession(connector=connector) as session:
         floor = Floor(session)
         with floor.connection, floor.connection.cursor() as cursor:
-            cursor.execute("create table floor_orders (id text primary key, reference text, external_status text,"
-                           " cost numeric, pin text, checks int, sent_at timestamptz, completed_at timestamptz)")
+            cursor.execute(
+                "create table floor_orders (id text primary key, reference text, external_status text,"
+                " cost numeric, pin text, checks int, sent_at timestamptz, completed_at timestamptz)"
+            )
         for work in (read_created, read_delayed):
             threading.Thread(target=work, args=(floor,), daemon=True).start()
         sys.stdout.write("ready\n")

@@ -9,8 +9,14 @@ def reference_of(order_id):
 
 
 def placement(access, mapping, reference, player):
-    return {"kod": access[0], "sifre": access[1], "oyun": mapping[0], "kupur": mapping[1], "referans": reference,
-            "oyuncu_bilgi": player}  # fmt: skip
+    return {
+        "kod": access[0],
+        "sifre": access[1],
+        "oyun": mapping[0],
+        "kupur": mapping[1],
+        "referans": reference,
+        "oyuncu_bilgi": player,
+    }
 
 
 def question(access, reference):

@@ -15,7 +15,7 @@ CELERY = {
     "worker_hijack_root_logger": False,
     "worker_send_task_events": False,
     "broker_pool_limit": 20,
-    "broker_transport_options": {"max_connections": CALLS + 100},   # its default of 10 loses tasks under gevent
+    "broker_transport_options": {"max_connections": CALLS + 100},  # its default of 10 loses tasks under gevent
     "broker_connection_retry_on_startup": True,
     "task_serializer": "json",
     "accept_content": ["json"],

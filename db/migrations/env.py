@@ -5,9 +5,7 @@ from alembic import context
 from db.models import metadata
 
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    compare_server_default=True,
+    connection=context.config.attributes["connection"], target_metadata=metadata, compare_server_default=True
 )
 with context.begin_transaction():
     context.run_migrations()

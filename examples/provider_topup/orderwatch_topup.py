@@ -17,7 +17,7 @@ from agents.providers.base import (
 from agents.providers.money import read_amount
 from agents.providers.text import decode
 from agents.providers.wire import filled, missing, required, sent, unanswered, unsent_or_unknown
-from agents.providers.zdk_body import read_document, redact
+from agents.providers.zdk.body import read_document, redact
 from streams.errors import ProviderError
 
 STATES = {"queued": Seen.PENDING, "done": Seen.SUCCEEDED, "refused": Seen.FAILED}

@@ -15,7 +15,7 @@ from orderwatch.crash.process import Point
 from orderwatch.crash.scenario import COMA, FAIL, FAULTS, FOR_ANY_SHOP, KILL, NAP, SCENARIOS
 from orderwatch.crash.shop import CLASSES, Shop
 from orderwatch.crash.world import Subject
-from orderwatch.terminal import fail, say, show, warn
+from orderwatch.support.terminal import fail, say, show, warn
 
 ACTS = {"kill": KILL, "fail": FAIL, "nap": NAP, "coma": COMA}
 
@@ -26,12 +26,18 @@ Object = Annotated[str, typer.Option(metavar="JSON")]
 
 
 def main(
-    adapter: Adapter = "", shop: ShopOf = "", scenario: Names = None, fault: Names = None, act: Names = None,
+    adapter: Adapter = "",
+    shop: ShopOf = "",
+    scenario: Names = None,
+    fault: Names = None,
+    act: Names = None,
     every: Annotated[int, typer.Option(min=1, help="Stop at every n-th point only.")] = 1,
     pairs: Annotated[int, typer.Option(min=0, help="Further runs with two disturbances each.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws the pairs.")] = 1,
-    mapping: Object = "{}", credentials: Object = "{}", options: Object = "{}",
-) -> None:  # fmt: skip
+    mapping: Object = "{}",
+    credentials: Object = "{}",
+    options: Object = "{}",
+) -> None:
     """Stop a process at every point of an order's life, in every way, and compare what was bought with the ledger."""
     scenarios = [SCENARIOS[name] for name in _chosen(scenario, list(SCENARIOS) if not adapter else list(FOR_ANY_SHOP))]
     faults = [FAULTS[name] for name in _chosen(fault, list(FAULTS))]
@@ -44,8 +50,19 @@ def main(
             explorer.pairs(subject, scenarios, faults, acts, pairs, seed),
         )
         explorer.explore(todo, report, progress=_progress(subject.name))
-        rows.append((subject.name, report.scenarios, report.points, report.runs, report.acts["kill"],
-                     report.acts["freeze"], report.acts["fail"], report.wrong, f"{report.seconds:.1f}"))  # fmt: skip
+        rows.append(
+            (
+                subject.name,
+                report.scenarios,
+                report.points,
+                report.runs,
+                report.acts["kill"],
+                report.acts["freeze"],
+                report.acts["fail"],
+                report.wrong,
+                f"{report.seconds:.1f}",
+            )
+        )
         total.shortest |= report.shortest
         total.wrong += report.wrong
         total.ends.update(report.ends)
@@ -64,18 +81,24 @@ def main(
     say("nothing was bought twice, nothing was lost")
 
 
-def _subjects(adapter: str, shop: str, mapping: dict[str, Any], credentials: dict[str, Any], options: dict[str, Any]
-              ) -> list[Subject]:  # fmt: skip
+def _subjects(
+    adapter: str, shop: str, mapping: dict[str, Any], credentials: dict[str, Any], options: dict[str, Any]
+) -> list[Subject]:
     if not adapter:
         return [Subject(name, kind, made) for name, (kind, made) in CLASSES.items()]
     if not shop:
         fail(f"--shop is missing; expected MODULE:CLASS of the shop that plays the server of {adapter}", 2)
     kind = cast("type[Provider]", _loaded(adapter))
-    return [Subject(
-        adapter.partition(":")[2], kind, cast("type[Shop]", _loaded(shop)),
-        {key: f"10{n}" for n, key in enumerate(sorted(kind.mapping_keys))} | mapping,
-        {key: f"kit-{key}" for key in kind.credentials} | credentials, options,
-    )]  # fmt: skip
+    return [
+        Subject(
+            adapter.partition(":")[2],
+            kind,
+            cast("type[Shop]", _loaded(shop)),
+            {key: f"10{n}" for n, key in enumerate(sorted(kind.mapping_keys))} | mapping,
+            {key: f"kit-{key}" for key in kind.credentials} | credentials,
+            options,
+        )
+    ]
 
 
 def _loaded(name: str) -> Any:

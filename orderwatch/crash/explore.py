@@ -88,7 +88,7 @@ def _end(external_status: str, waiting: str | None) -> str:
 
 def runs(
     subject: Subject, scenarios: Iterable[Scenario], faults: Iterable[Fault], acts: Iterable[Act], every: int = 1
-) -> Iterator[tuple[Run, Point | None]]:  # fmt: skip
+) -> Iterator[tuple[Run, Point | None]]:
     """Each scenario under each fault: undisturbed, then disturbed by each act at every ``every``-th of its points."""
     faults, acts = list(faults), list(acts)
     for scenario in scenarios:
@@ -102,8 +102,9 @@ def runs(
                         yield replace(base, plan={number: act}), point
 
 
-def pairs(subject: Subject, scenarios: Iterable[Scenario], faults: Iterable[Fault], acts: Iterable[Act], count: int,
-          seed: int) -> Iterator[tuple[Run, Point | None]]:  # fmt: skip
+def pairs(
+    subject: Subject, scenarios: Iterable[Scenario], faults: Iterable[Fault], acts: Iterable[Act], count: int, seed: int
+) -> Iterator[tuple[Run, Point | None]]:
     """Two disturbances in one run, drawn by ``seed``: the second one may hit what recovers from the first."""
     draw = random.Random(seed)  # noqa: S311 - to repeat it, not to hide it
     scenarios, faults, acts = list(scenarios), list(faults), list(acts)
@@ -119,8 +120,14 @@ def pairs(subject: Subject, scenarios: Iterable[Scenario], faults: Iterable[Faul
         yield replace(base, plan={first: draw.choice(acts), second: draw.choice(acts)}), None
 
 
-def explore(todo: Iterable[tuple[Run, Point | None]], report: Report | None = None, *, shrink: bool = True,
-            stop_after: int = 0, progress: Progress = lambda report: None) -> Report:  # fmt: skip
+def explore(
+    todo: Iterable[tuple[Run, Point | None]],
+    report: Report | None = None,
+    *,
+    shrink: bool = True,
+    stop_after: int = 0,
+    progress: Progress = lambda report: None,
+) -> Report:
     """Perform runs; of those that go wrong the first of each kind is made short. ``stop_after`` wrong ones it ends."""
     report = report or Report()
     started = time.monotonic()
@@ -174,7 +181,7 @@ def _smaller(run: Run) -> Iterator[Run]:
         yield replace(run, plan={other: act for other, act in run.plan.items() if other != number})
     steps = run.scenario.steps
     for index in range(len(steps) if len(steps) > 1 else 0):
-        fewer = replace(run, scenario=replace(run.scenario, steps=(*steps[:index], *steps[index + 1:])))
+        fewer = replace(run, scenario=replace(run.scenario, steps=(*steps[:index], *steps[index + 1 :])))
         yield fewer
         yield from _earlier(fewer)
     if any(step.quantity > 1 for step in steps):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agents.decide import PLACED
+from agents.domain.transition import PLACED
 from db.rows import Attempt, OrderState
 from orderwatch.crash.world import World, open_states
 from streams.events import Attention, Check, Command, Created, Referenced, StatusChanged, decode, event_id
@@ -98,9 +98,10 @@ class Judge:
     def asleep(self) -> list[OrderState]:
         """Open orders that wait for nobody: only the sweeper wakes them."""
         return [
-            state for state in open_states(self._world)
+            state
+            for state in open_states(self._world)
             if state.order.waiting is None and not self._waits_for_a_person(state)
-        ]  # fmt: skip
+        ]
 
     def at_end(self) -> None:
         """After the sweeps: nothing lost, nothing bought twice, everything told."""
@@ -183,16 +184,26 @@ class Judge:
         said = {topic: {r.ce_id for r in log.records(topic)} for topic in ("orders.referenced", "orders.attention")}
         for row in state.attempts:
             reference = Referenced(
-                order_id=order.order_id, tenant_id=order.tenant_id, attempt=row.attempt, integration_id="",
-                provider="", provider_referans="", external_status="", sent_at=order.accepted_at,
-            )  # fmt: skip
+                order_id=order.order_id,
+                tenant_id=order.tenant_id,
+                attempt=row.attempt,
+                integration_id="",
+                provider="",
+                provider_referans="",
+                external_status="",
+                sent_at=order.accepted_at,
+            )
             if row.state in PLACED and event_id(reference) not in said["orders.referenced"]:
                 self._no(f"{order.order_id}/{row.attempt}: {row.state}, and no reference event was written")
         for raised in order.raised:
             attention = Attention(
-                code=raised.code, message="", since=raised.since, order_id=order.order_id, tenant_id=order.tenant_id,
+                code=raised.code,
+                message="",
+                since=raised.since,
+                order_id=order.order_id,
+                tenant_id=order.tenant_id,
                 discriminator=raised.discriminator,
-            )  # fmt: skip
+            )
             if raised.code == AttentionCode.EXPIRED and order.finished_at is not None:
                 continue  # overtaken by the end of the order, which was told
             if event_id(attention) not in said["orders.attention"]:
@@ -230,8 +241,14 @@ class Judge:
                 self._no(f"command {event.command_id} ({event.action}): {times} times in the timeline")
             for attempt, number in held.asked or ():
                 tenant_id, order_id = event.order
-                check = Check(order_id=order_id, tenant_id=tenant_id, attempt=attempt, check_number=number,
-                              due_at=event.issued_at, reason="operator")  # fmt: skip
+                check = Check(
+                    order_id=order_id,
+                    tenant_id=tenant_id,
+                    attempt=attempt,
+                    check_number=number,
+                    due_at=event.issued_at,
+                    reason="operator",
+                )
                 if event_id(check) not in said:
                     self._no(f"command {event.command_id}: its check of attempt {attempt} was never written")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 
 
 @dataclass(frozen=True, slots=True)

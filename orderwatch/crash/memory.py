@@ -56,10 +56,16 @@ class MemoryLedger:
         born: Order = msgspec.structs.replace(change.order, rev=0)
         stored = self._write(None, born, change)
         request = change.order.request
-        self._views.born(key, {
-            "package_id": request["package_id"], "quantity": request.get("quantity", 1), "version": 0,
-            "status": "pending", "external_status": "not_sent",
-        })  # fmt: skip
+        self._views.born(
+            key,
+            {
+                "package_id": request["package_id"],
+                "quantity": request.get("quantity", 1),
+                "version": 0,
+                "status": "pending",
+                "external_status": "not_sent",
+            },
+        )
         return msgspec.structs.replace(stored, order=change.order)
 
     async def apply(self, change: Change) -> Change | None:
@@ -110,18 +116,23 @@ class MemoryLedger:
                 found.append(Due(*order.key, 0, order.check_number, order.next_check_at))
             found += [
                 Due(*order.key, row.attempt, row.check_number, row.next_check_at)
-                for row in state.attempts if row.next_check_at is not None
-            ]  # fmt: skip
+                for row in state.attempts
+                if row.next_check_at is not None
+            ]
         late = sorted((due for due in found if due.due_at < before), key=_by_due)
         return [due for due in late if after is None or _by_due(due) > _by_due(after)][:page]
 
     async def pending_longer(self, after: Key, older_s: float, code: str, discriminator: str, page: int) -> list[Key]:
         """As ``Ledger.pending_longer``."""
         before = self._now() - timedelta(seconds=older_s)
-        return self._keys(after, page, lambda order: (
-            order.accepted_at < before
-            and not any((r.code, r.discriminator) == (code, discriminator) for r in order.raised)
-        ))  # fmt: skip
+        return self._keys(
+            after,
+            page,
+            lambda order: (
+                order.accepted_at < before
+                and not any((r.code, r.discriminator) == (code, discriminator) for r in order.raised)
+            ),
+        )
 
     async def past_deadline(self, after: Key, page: int) -> list[Key]:
         """As ``Ledger.past_deadline``."""
@@ -132,18 +143,23 @@ class MemoryLedger:
         """As ``Ledger.untold``."""
         before = self._now() - timedelta(seconds=slack_s)
         keys = (
-            state.order.key for state in self.states()
-            if (state.order.version > self._views.orders[state.order.key]["version"]
-                and state.order.last_event_at is not None and state.order.last_event_at < before)
+            state.order.key
+            for state in self.states()
+            if (
+                state.order.version > self._views.orders[state.order.key]["version"]
+                and state.order.last_event_at is not None
+                and state.order.last_event_at < before
+            )
             or self._unraised(state.order, before)
-        )  # fmt: skip
+        )
         return sorted(key for key in keys if key > after)[:page]
 
     def _unraised(self, order: Order, before: datetime) -> bool:
         raised = Counter(
-            r.code for r in order.raised
+            r.code
+            for r in order.raised
             if r.since < before and (order.finished_at is None or r.code == AttentionCode.REVERSAL)
-        )  # fmt: skip
+        )
         shown = Counter(
             row["code"] for row in self._views.raised.values() if (row["tenant_id"], row["order_id"]) == order.key
         )
@@ -159,7 +175,8 @@ class MemoryLedger:
         """As ``Ledger.unsent``."""
         found = [
             Due(*state.order.key, row.attempt, row.check_number, row.next_check_at)
-            for state in self.states() for row in state.attempts
+            for state in self.states()
+            for row in state.attempts
             if row.state is S.INTENT and row.integration_id == integration_id and row.next_check_at is not None
         ]
         return sorted(due for due in found if after is None or due[:3] > after[:3])[:page]
@@ -168,9 +185,10 @@ class MemoryLedger:
         """Orders that the engine still acts on by itself."""
         orders = (state.order for state in self.states())
         keys = (
-            order.key for order in orders
+            order.key
+            for order in orders
             if order.finished_at is None and order.external_status is not ExternalStatus.EXPIRED and wanted(order)
-        )  # fmt: skip
+        )
         return sorted(key for key in keys if key > after)[:page]
 
     def _write(self, before: OrderState | None, head: Order, change: Change) -> Change:
@@ -237,11 +255,13 @@ class MemoryViews:
             shown = self.orders.get((row["tenant_id"], row["order_id"]))
             if shown is not None and row["attempt"] >= shown.get("attempts", 0):
                 shown |= {
-                    "integration_id": row["integration_id"], "provider": row["provider"],
-                    "provider_referans": row["provider_referans"], "attempts": row["attempt"],
+                    "integration_id": row["integration_id"],
+                    "provider": row["provider"],
+                    "provider_referans": row["provider_referans"],
+                    "attempts": row["attempt"],
                     "external_order_id": row["external_order_id"] or shown.get("external_order_id"),
                     "sent_at": shown.get("sent_at") or row["sent_at"],
-                }  # fmt: skip
+                }
 
     async def status(self, rows: Sequence[dict[str, Any]]) -> None:
         """As ``Views.status``."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orderwatch.crash.log import Log
 from orderwatch.crash.memory import MemoryLedger, MemoryViews
 from streams.errors import BrokerUnavailable, StoreUnavailable
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 
 if TYPE_CHECKING:
     from orderwatch.crash.world import World

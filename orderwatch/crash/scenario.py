@@ -121,39 +121,51 @@ SCENARIOS = {
         Scenario("switched off", (_order(0.0), Step(100.0, "on", "one"), Step(400.0, "sweep")), off=("one", "two")),
         Scenario("operator", (_order(0.0), Step(700.0, "resolve"), Step(701.0, "resolve"))),
         Scenario(
-            "deadline", (_order(0.0), Step(150.0, "sweep"), Step(400.0, "ask"), Step(500.0, "resolve")), ends=False,
+            "deadline",
+            (_order(0.0), Step(150.0, "sweep"), Step(400.0, "ask"), Step(500.0, "resolve")),
+            ends=False,
             checks={"deadline": "90s", "first_after": "600s", "long_pending_after": ["30s"]},
         ),
         Scenario(
-            "deadline fails", (_order(0.0), Step(150.0, "sweep")), ends=False,
+            "deadline fails",
+            (_order(0.0), Step(150.0, "sweep")),
+            ends=False,
             checks={"deadline": "90s", "first_after": "600s", "on_deadline": "fail"},
         ),
         Scenario(
             "sent elsewhere",
             (_order(0.0), Step(50.0, "send"), Step(50.001, "repeat"), Step(200.0, "on", "one"), Step(400.0, "sweep")),
-            off=("one",), fallback=False,
+            off=("one",),
+            fallback=False,
         ),
         Scenario("sent elsewhere from the lane", (_order(0.0), Step(2.0, "send"), Step(2.0, "send")), busy=3),
-        Scenario("cancelled", (_order(0.0), Step(50.0, "cancel"), Step(60.0, "on", "one"), Step(400.0, "sweep")),
-                 off=("one", "two")),
+        Scenario(
+            "cancelled",
+            (_order(0.0), Step(50.0, "cancel"), Step(60.0, "on", "one"), Step(400.0, "sweep")),
+            off=("one", "two"),
+        ),
         Scenario("cancelled in the lane", (_order(0.0), Step(2.0, "cancel"), Step(2.5, "repeat")), busy=3),
         Scenario(
             "placed again after the deadline",
             (_order(0.0), Step(150.0, "sweep"), Step(200.0, "again"), Step(201.0, "again"), Step(202.0, "ask")),
-            busy=25, ends=False, checks={"deadline": "90s"},
+            busy=25,
+            ends=False,
+            checks={"deadline": "90s"},
         ),
         Scenario(
-            "one of two units placed again", (_order(0.0, quantity=2), Step(400.0, "again"), Step(400.5, "cancel")),
+            "one of two units placed again",
+            (_order(0.0, quantity=2), Step(400.0, "again"), Step(400.5, "cancel")),
             scripts={"one": ["fails"]},
         ),
         Scenario("asked in flight", (_order(0.0), Step(10.0, "ask"), Step(12.0, "ask"), _order(14.0))),
         Scenario(
-            "long pending", (_order(0.0), Step(45.0, "sweep")),
+            "long pending",
+            (_order(0.0), Step(45.0, "sweep")),
             checks={"first_after": "200s", "long_pending_after": ["30s"]},
         ),
         Scenario("watched", _PLAIN, checks={"after_final": {"every": "600s", "until": "1500s"}}),
     )
-}  # fmt: skip
+}
 
 #: Scenarios that need nothing of the shop but its orders: those for an adapter that somebody wrote.
 FOR_ANY_SHOP = tuple(name for name, scenario in SCENARIOS.items() if not scenario.scripts)

@@ -34,9 +34,14 @@ class Shop(Protocol):
     def __init__(self, now: Callable[[], float]) -> None: ...
 
     async def fetch(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None, max_body: int = MAX_BODY,
-    ) -> Reply:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int = MAX_BODY,
+    ) -> Reply:
         """Answer one request of the adapter, as ``base.Http`` promises; waits for nothing."""
 
     def purchases(self) -> Sequence[str]:
@@ -68,9 +73,14 @@ class PlainShop:
         self.failing: set[str] = set()
 
     async def fetch(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None, max_body: int = MAX_BODY,
-    ) -> Reply:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int = MAX_BODY,
+    ) -> Reply:
         if method == "POST":
             return self._place((query or {})["reference"])
         kind, _, wanted = path.removeprefix("/").partition("/")
@@ -148,10 +158,11 @@ class _PlainAdapter:
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         return [
-            await self._ask(f"/orders/{ask.external_id}") if ask.external_id
+            await self._ask(f"/orders/{ask.external_id}")
+            if ask.external_id
             else StatusAnswer(Seen.QUERY_ERROR, message="the provider's own id is not known")
             for ask in asks
-        ]  # fmt: skip
+        ]
 
     async def look_up(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         return [await self._ask(f"/references/{ask.reference}") for ask in asks]

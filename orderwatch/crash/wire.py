@@ -100,8 +100,9 @@ class Faults:
 class Wire:
     """``base.Http`` of one process at one integration. ``door`` is where the process can be stopped."""
 
-    def __init__(self, integration_id: str, shop: Shop, faults: Faults, door: Callable[..., Any],
-                 now: Callable[[], float]) -> None:  # fmt: skip
+    def __init__(
+        self, integration_id: str, shop: Shop, faults: Faults, door: Callable[..., Any], now: Callable[[], float]
+    ) -> None:
         self._integration_id = integration_id
         self._shop = shop
         self._faults = faults
@@ -109,9 +110,14 @@ class Wire:
         self._now = now
 
     async def fetch(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None, max_body: int = MAX_BODY,
-    ) -> Reply:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int = MAX_BODY,
+    ) -> Reply:
         reference = _placing.get()
 
         def request() -> Any:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from sqlalchemy.exc import IntegrityError
 
-from agents import check, dispatch, operator, record
-from agents.guard import HOLDING, Delivery, Guard
-from agents.pool import Pool
+from agents.handlers import check, commands, dispatch
+from agents.handlers import projections as handler_projections
+from agents.runtime.guard import HOLDING, Delivery, Guard
+from agents.runtime.ordered_pool import Pool
 from orderwatch.crash.log import Record
 from orderwatch.crash.process import DoorViews, Process
 from streams.errors import EventError, OrderNotFound
@@ -35,7 +36,7 @@ AGENTS = {
     "orders.dead-letter": "dead-letter",
 }
 _TIER = "orders.retry."
-#: As in ``streams.delay``: by so little the clocks of two workers differ.
+#: As in ``streams.delay_queue``: by so little the clocks of two workers differ.
 _CLOCKS = timedelta(seconds=1)
 
 
@@ -59,7 +60,7 @@ class Worker(Process):
 
     def __init__(self, world: "World", name: str) -> None:
         super().__init__(world, name)
-        #: As in ``agents.flow``: what lay before may have been begun by another worker.
+        #: As in ``agents.topology``: what lay before may have been begun by another worker.
         self._ours_from = {topic: len(world.log.records(topic)) for topic in AGENTS}
         self._believes_until = 0.0
         self.deps = world.deps(self)
@@ -67,11 +68,11 @@ class Worker(Process):
         self._handlers: dict[str, Callable[[Delivery], Awaitable[None]]] = {
             "orders.created": partial(dispatch.created, self.deps),
             "orders.check": partial(check.check, self.deps),
-            "orders.command": partial(operator.command, self.deps),
-            "orders.referenced": lambda delivery: record.referenced(views, [delivery]),
-            "orders.status-changed": lambda delivery: record.status_changed(views, [delivery]),
-            "orders.attention": lambda delivery: record.attention(views, [delivery]),
-            "orders.dead-letter": partial(record.dead_letter, self.deps, views),
+            "orders.command": partial(commands.command, self.deps),
+            "orders.referenced": lambda delivery: handler_projections.referenced(views, [delivery]),
+            "orders.status-changed": lambda delivery: handler_projections.status_changed(views, [delivery]),
+            "orders.attention": lambda delivery: handler_projections.attention(views, [delivery]),
+            "orders.dead-letter": partial(handler_projections.dead_letter, self.deps, views),
         }
         self._guard = Guard(self.deps.emitter.send, self._stop, poison_retries=2, max_parked_share=0.9)
         self._pools = {topic: Pool(100) for topic in self._handlers}
@@ -136,10 +137,11 @@ class Worker(Process):
     async def _submit(self, topic: str, record: Record, *, repeated: bool) -> None:
         """To the agent of ``topic``; what is due in a tier goes to that of the checks."""
         arrival = Arrival(
-            SimpleNamespace(topic=record.topic, partition=0, offset=record.offset, key=record.key, record=record,
-                            repeated=repeated),
+            SimpleNamespace(
+                topic=record.topic, partition=0, offset=record.offset, key=record.key, record=record, repeated=repeated
+            ),
             partial(self._acknowledged, record.topic, record.offset + 1),
-        )  # fmt: skip
+        )
         await self._pools[topic].submit(arrival, partial(self._one, topic))
 
     async def _one(self, topic: str, arrival: Any) -> None:
@@ -149,8 +151,9 @@ class Worker(Process):
         self.world.say(self, f"takes {record.topic} #{record.offset}" + (" again" if again else ""))
         await self._guard(AGENTS[topic], self._watched(AGENTS[topic], self._handlers[topic]), delivery)
 
-    def _watched(self, agent: str, handler: Callable[[Delivery], Awaitable[None]]
-                 ) -> Callable[[Delivery], Awaitable[None]]:  # fmt: skip
+    def _watched(
+        self, agent: str, handler: Callable[[Delivery], Awaitable[None]]
+    ) -> Callable[[Delivery], Awaitable[None]]:
         async def run(delivery: Delivery) -> None:
             try:
                 await handler(delivery)

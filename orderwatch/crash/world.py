@@ -12,13 +12,14 @@ from unittest.mock import patch
 
 import structlog
 
-from agents import dispatch, lanes
-from agents.lanes import Busy, Lane
+from agents.domain.routing import Account, Routing
+from agents.domain.schedule import Schedule
+from agents.gateway import gateway
+from agents.gateway.gateway import Busy, Lane
+from agents.handlers import dispatch
+from agents.handlers.context import Deps
+from agents.maintenance.sweeper import sweep
 from agents.providers.base import Placed, PlacedAnswer, Provider, Setup
-from agents.routes import Account, Routing
-from agents.schedule import Schedule
-from agents.sweep import sweep
-from agents.work import Deps
 from db.rows import OrderState
 from orderwatch.crash.log import Log
 from orderwatch.crash.loop import VirtualLoop
@@ -28,10 +29,10 @@ from orderwatch.crash.scenario import PACKAGE, TENANT, Act, Fault, Scenario, Ste
 from orderwatch.crash.shop import Shop
 from orderwatch.crash.wire import CALL_S, Faults, Marked, Wire
 from orderwatch.crash.worker import Worker
-from streams.config import BreakerConfig, Config, LimitsConfig
+from streams.config.loader import BreakerConfig, Config, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from streams.events import Command, Created
-from streams.kafka import Outgoing, message
+from streams.kafka.producer import Outgoing, message
 from streams.order import AttemptState, CommandAction
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -39,6 +40,8 @@ EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REBALANCE_S = 10.0
 _BREAKER = BreakerConfig(fail_max=10**6, reset_after=1e-6, slow_start=0, refusals_max=10**6)
 _LIMITS = LimitsConfig(rate=1000.0)
+
+
 @dataclass(frozen=True)
 class Subject:
     """The adapter under exploration, its shop, and what a mapping of it says."""
@@ -135,20 +138,38 @@ class World:
         accounts, made = {}, {}
         for integration in self.config.integrations:
             wire = Wire(integration.id, self.shops[integration.id], self.faults, process.door, self.loop.time)
-            adapter = cast(Provider, Marked(self.subject.adapter(Setup(
-                integration.id, TENANT, self.subject.adapter.currency or "EUR", wire, lambda pin: f"sealed({len(pin)})",
-                credentials=self.subject.credentials, options=self.subject.options,
-            )), partial(self._hears, process)))  # fmt: skip
+            adapter = cast(
+                Provider,
+                Marked(
+                    self.subject.adapter(
+                        Setup(
+                            integration.id,
+                            TENANT,
+                            self.subject.adapter.currency or "EUR",
+                            wire,
+                            lambda pin: f"sealed({len(pin)})",
+                            credentials=self.subject.credentials,
+                            options=self.subject.options,
+                        )
+                    ),
+                    partial(self._hears, process),
+                ),
+            )
             profile = self.subject.adapter.profile
             lane = BusyLane(integration.id, adapter, _LIMITS, _BREAKER, profile.batch, lambda down: None)
             lane.world = self
             made[integration.id] = lane
             accounts[integration.id] = account(self.config, integration, adapter, self.subject)
         return Deps(
-            self.config, Routing(self.config, accounts), made, cast(Any, DoorLedger(process, self.ledger)),
-            cast(Any, DoorEmitter(process, self.log)), cast(Any, WorkerClock(self)), tiers=self.config.tiers(),
+            self.config,
+            Routing(self.config, accounts),
+            made,
+            cast(Any, DoorLedger(process, self.ledger)),
+            cast(Any, DoorEmitter(process, self.log)),
+            cast(Any, WorkerClock(self)),
+            tiers=self.config.tiers(),
             name=process.name,
-        )  # fmt: skip
+        )
 
     def _hears(self, process: Process, reference: str, answer: PlacedAnswer) -> None:
         if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED):
@@ -196,9 +217,13 @@ class World:
         match step.kind:
             case "order":
                 event = Created(
-                    order_id=step.order, tenant_id=TENANT, package_id=PACKAGE, user_identifier=step.player,
-                    created_at=EPOCH, quantity=step.quantity,
-                )  # fmt: skip
+                    order_id=step.order,
+                    tenant_id=TENANT,
+                    package_id=PACKAGE,
+                    user_identifier=step.player,
+                    created_at=EPOCH,
+                    quantity=step.quantity,
+                )
                 self.log.append(message(event, "orders.created", at=EPOCH))
             case "sweep":
                 self.sweep()
@@ -231,15 +256,23 @@ class World:
             if isinstance(process, Worker):
                 fresh = self.deps(process)
                 process.deps.config, process.deps.routing, process.deps.lanes = (
-                    fresh.config, fresh.routing, fresh.lanes,
-                )  # fmt: skip
+                    fresh.config,
+                    fresh.routing,
+                    fresh.lanes,
+                )
 
     def command(self, order_id: str, action: CommandAction, **words: Any) -> None:
         """A person asks for something, as an event."""
         event = Command(
-            command_id=f"c{len(self.log.records('orders.command'))}", tenant_id=TENANT, order_id=order_id,
-            action=action, reason="because", by="ada", issued_at=self.now(), **words,
-        )  # fmt: skip
+            command_id=f"c{len(self.log.records('orders.command'))}",
+            tenant_id=TENANT,
+            order_id=order_id,
+            action=action,
+            reason="because",
+            by="ada",
+            issued_at=self.now(),
+            **words,
+        )
         self.log.append(message(event, "orders.command", at=self.now()))
 
     def repeat_command(self) -> None:
@@ -302,38 +335,67 @@ async def _held(act: Callable[[], Awaitable[Any]]) -> None:
 
 def config(subject: Subject, scenario: Scenario, off: Container[str]) -> Config:
     """Two integrations of the same kind; the second is the fallback. ``off``: those that are switched off."""
-    return Config.model_validate({
-        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
-        "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
-        "checks": {"after_final": {"every": "3600s", "until": "0s"}, **scenario.checks},
-        "integrations": [
-            {"id": name, "tenant_id": TENANT, "provider": "kit", "enabled": name not in off,
-             "limits": {"timeout": f"{CALL_S:g}s", "connect_timeout": "5s"}}
-            for name in ("one", "two")
-        ],
-        "routes": [{"tenant_id": TENANT, "package_id": PACKAGE, "mode": "auto", "primary": "one",
-                    "fallback": "two" if scenario.fallback else None}],
-        "mappings": [
-            {"provider_package_id": "100", **subject.mapping, "tenant_id": TENANT, "package_id": PACKAGE,
-             "integration": name}
-            for name in ("one", "two")
-        ],
-    })  # fmt: skip
+    return Config.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+            "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+            "checks": {"after_final": {"every": "3600s", "until": "0s"}, **scenario.checks},
+            "integrations": [
+                {
+                    "id": name,
+                    "tenant_id": TENANT,
+                    "provider": "kit",
+                    "enabled": name not in off,
+                    "limits": {"timeout": f"{CALL_S:g}s", "connect_timeout": "5s"},
+                }
+                for name in ("one", "two")
+            ],
+            "routes": [
+                {
+                    "tenant_id": TENANT,
+                    "package_id": PACKAGE,
+                    "mode": "auto",
+                    "primary": "one",
+                    "fallback": "two" if scenario.fallback else None,
+                }
+            ],
+            "mappings": [
+                {
+                    "provider_package_id": "100",
+                    **subject.mapping,
+                    "tenant_id": TENANT,
+                    "package_id": PACKAGE,
+                    "integration": name,
+                }
+                for name in ("one", "two")
+            ],
+        }
+    )
 
 
 def account(config: Config, integration: Any, adapter: Provider, subject: Subject) -> Account:
-    """As ``agents.wiring`` makes it, of an adapter that no entry point names."""
+    """As ``agents.bootstrap`` makes it, of an adapter that no entry point names."""
     backoff, final = config.backoff(integration), config.checks.after_final
     schedule = Schedule(
-        first_after_s=config.first_after(integration), base_s=backoff.base, factor=backoff.factor, max_s=backoff.max,
-        requeue_s=config.checks.requeue_after, watch_every_s=final.every, watch_for_s=final.until,
+        first_after_s=config.first_after(integration),
+        base_s=backoff.base,
+        factor=backoff.factor,
+        max_s=backoff.max,
+        requeue_s=config.checks.requeue_after,
+        watch_every_s=final.every,
+        watch_for_s=final.until,
         tiers=config.tiers(),
-    )  # fmt: skip
+    )
     return Account(
-        integration_id=integration.id, provider=integration.provider, enabled=integration.enabled, adapter=adapter,
-        profile=subject.adapter.profile, schedule=schedule, lease_s=config.lease_s(integration),
+        integration_id=integration.id,
+        provider=integration.provider,
+        enabled=integration.enabled,
+        adapter=adapter,
+        profile=subject.adapter.profile,
+        schedule=schedule,
+        lease_s=config.lease_s(integration),
         call_s=integration.limits.timeout + integration.limits.connect_timeout,
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -345,7 +407,7 @@ def virtual(world: World) -> Iterator[World]:
     try:
         with (
             patch.object(dispatch, "instant_s", world.loop.time),
-            patch.object(lanes, "time", SimpleNamespace(monotonic=world.loop.time)),
+            patch.object(gateway, "time", SimpleNamespace(monotonic=world.loop.time)),
         ):
             try:
                 yield world

@@ -4,9 +4,9 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from orderwatch.books import FINAL, Key
+from orderwatch.reconcile import FINAL, Key
 from streams.clients import BadEvent, StatusChanges
-from streams.config import Config
+from streams.config.loader import Config
 from streams.seal import Sealer, mask
 
 GROUP = "demo-downstream"
@@ -18,7 +18,7 @@ class News:
 
     key: Key
     status: str
-    pins: tuple[str, ...]     # masked
+    pins: tuple[str, ...]  # masked
     message: str
 
 

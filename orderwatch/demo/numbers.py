@@ -8,9 +8,9 @@ import msgspec
 import sqlalchemy as sa
 
 from db.engine import answering
-from orderwatch.books import FINAL, Bought, Key
-from streams.config import Config
-from streams.kafka import group_lag
+from orderwatch.reconcile import FINAL, Bought, Key
+from streams.config.loader import Config
+from streams.kafka.producer import group_lag
 from streams.topics import CREATED
 
 #: Columns of the live table: what it shows as, and the delivery statuses that it adds up.

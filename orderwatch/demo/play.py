@@ -12,17 +12,17 @@ from secrets import token_hex
 
 from rich.console import Console
 
-from db import queries
-from orderwatch import books as four
-from orderwatch.books import Books, Key, Verdict
+from agents.diagnosis.wording import count
+from db.reads import queries
+from orderwatch import reconcile as four
 from orderwatch.demo import numbers, story, summary
 from orderwatch.demo.downstream import Downstream, News
 from orderwatch.demo.numbers import PERSON, Numbers
 from orderwatch.demo.screen import Screen
 from orderwatch.demo.stage import Stage
 from orderwatch.demo.stopping import Asked, Stopping
-from orderwatch.terminal import aligned, say, say_json, show, warn
-from orderwatch.wording import count
+from orderwatch.reconcile import Books, Key, Verdict
+from orderwatch.support.terminal import aligned, say, say_json, show, warn
 from streams.events import Created
 
 SEED = 7
@@ -30,12 +30,12 @@ SEED = 7
 TIME_LIMIT_S = 90.0
 
 _LOOK_S = 0.25
-_HANDLED_EVERY_S = 2.0    # costs two clients
+_HANDLED_EVERY_S = 2.0  # costs two clients
 _WIDTH = 110
 _SPARE_CODES = 20
 _MALFORMED = 1
 _LEAST_RATE = 20
-_RATE_SHARE = 10      # an account is asked this part of the orders per second: more orders do not take longer
+_RATE_SHARE = 10  # an account is asked this part of the orders per second: more orders do not take longer
 
 
 def run(orders: int | None = None, *, as_json: bool = False, seed: int = SEED, keep: bool = False) -> int:
@@ -168,9 +168,13 @@ class Demo:
                 now = numbers.read(self.stage.engine, handled, _MALFORMED)
                 dropped = now.repeats_dropped = max(now.repeats_dropped, dropped)
                 moment = Moment(
-                    seconds=time.monotonic() - self._began, sent=self._shop.done, to_send=len(self._events),
-                    numbers=now, heard=self._downstream.heard, news=list(self._downstream.news),
-                )  # fmt: skip
+                    seconds=time.monotonic() - self._began,
+                    sent=self._shop.done,
+                    to_send=len(self._events),
+                    numbers=now,
+                    heard=self._downstream.heard,
+                    news=list(self._downstream.news),
+                )
                 ended = self._ended(now, repeats)
                 over = moment.seconds > TIME_LIMIT_S
                 screen.show(moment, last=ended or over)
@@ -215,8 +219,12 @@ class Demo:
         lost = summary.lost_answer(engine, key) if key is not None else None
         told = Counter(row["code"] for row in queries.attention(engine, limit=1000))
         if self._as_json:
-            counts: dict[str, object] = {**asdict(last.numbers), "events_sent": last.sent, "status_changes": last.heard,
-                                         "seconds": round(last.seconds, 1)}
+            counts: dict[str, object] = {
+                **asdict(last.numbers),
+                "events_sent": last.sent,
+                "status_changes": last.heard,
+                "seconds": round(last.seconds, 1),
+            }
             counts["attention_codes"] = told
             counts["places"] = [
                 {"tenant_id": tenant, "integration_id": place, "orders": row}
@@ -230,8 +238,11 @@ class Demo:
         say(summary.sales_line(collected.bought))
         for line in verdict.differences:
             say(f"DIFFERENCE  {line}")
-        say("The four books agree: nothing bought twice, nothing lost." if verdict.agree
-            else f"The four books do not agree: {count(len(verdict.differences), 'difference')}.")
+        say(
+            "The four books agree: nothing bought twice, nothing lost."
+            if verdict.agree
+            else f"The four books do not agree: {count(len(verdict.differences), 'difference')}."
+        )
         if told:
             say("A person was told of: " + ", ".join(f"{code} {n}" for code, n in sorted(told.items())))
         for item in waiting:

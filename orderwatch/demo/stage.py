@@ -20,15 +20,16 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 import yaml
 
-from db import operator, schema, tokens
+from db import schema
+from db.control import api_tokens, integration_state
 from db.engine import connect
-from orderwatch.codes_commands import fingerprint
+from orderwatch.cli.codes import fingerprint
 from orderwatch.demo.stopping import Stopping
-from orderwatch.embedded import HOST, START_TIMEOUT_S, Broker, PartError, Postgres, free_port
-from orderwatch.leash import Leashed
-from streams.config import Config, load
+from orderwatch.localservers.bundled import HOST, START_TIMEOUT_S, Broker, PartError, Postgres, free_port
+from orderwatch.localservers.child_process import Leashed
+from streams.config.loader import Config, load
 from streams.errors import ConfigError
-from streams.kafka import apply_topics
+from streams.kafka.producer import apply_topics
 from streams.seal import VARIABLE, Sealer, new_key
 from streams.topics import specs
 
@@ -78,8 +79,11 @@ class Stage:
     def start_worker(self) -> None:
         """As an operator would start it; it needs a few seconds to join its group."""
         environ = {
-            "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", VARIABLE: self._keys,
-            "ORDERWATCH_CONFIG": str(self.config_path), "ORDERWATCH_DATADIR": str(self.directory / "faust"),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            VARIABLE: self._keys,
+            "ORDERWATCH_CONFIG": str(self.config_path),
+            "ORDERWATCH_DATADIR": str(self.directory / "faust"),
             "ORDERWATCH_WORKER_PORT": str(free_port()),
         }
         command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"]
@@ -89,7 +93,9 @@ class Stage:
         """As an operator would start it; ``dashboard_link`` says where, once it listens."""
         command = [sys.executable, "-m", "orderwatch", "dashboard", "--host", HOST, "--port", "0"]
         environ = {
-            "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", VARIABLE: self._keys,
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            VARIABLE: self._keys,
             "ORDERWATCH_CONFIG": str(self.config_path),
         }
         self._dashboard = self._started(lambda: self._leash(command, "dashboard.log", environ))
@@ -101,7 +107,7 @@ class Stage:
             self.refuse_dead_parts()
             for line in (self.directory / "dashboard.log").read_text("utf-8", errors="replace").splitlines():
                 if line.startswith(_AT):
-                    token = tokens.create(self.engine, BY, tokens.SCOPES.keys(), None, BY, timedelta(days=1))
+                    token = api_tokens.create(self.engine, BY, api_tokens.SCOPES.keys(), None, BY, timedelta(days=1))
                     return f"{line.removeprefix(_AT)}/login#token={token.text}"
             time.sleep(_PAUSE_S)
         raise PartError("the dashboard did not start; see dashboard.log")
@@ -109,9 +115,9 @@ class Stage:
     def load_codes(self, tenant_id: str, group: str, codes: Iterable[str]) -> int:
         """Put codes into the stock, sealed; how many were new."""
         seal = self.sealer.seal
-        key = self.sealer.open(operator.fingerprint_key(self.engine, seal, lambda: secrets.token_urlsafe(32)))
-        sealed = [operator.SealedCode(seal(code), fingerprint(key, code)) for code in codes]
-        return len(operator.load_codes(self.engine, tenant_id, group, sealed, BY))
+        key = self.sealer.open(integration_state.fingerprint_key(self.engine, seal, lambda: secrets.token_urlsafe(32)))
+        sealed = [integration_state.SealedCode(seal(code), fingerprint(key, code)) for code in codes]
+        return len(integration_state.load_codes(self.engine, tenant_id, group, sealed, BY))
 
     def control(self, method: str, path: str, body: object = None) -> Any:
         """The simulator's control API."""
@@ -185,13 +191,18 @@ def demo_config(broker: str, database_url: str, provider_url: str, rate: int) ->
     try:
         document: dict[str, Any] = yaml.safe_load(shipped.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config.yaml of the project cannot be read ({error.strerror}); the demo derives from it"
-                          ) from None
+        raise ConfigError(
+            f"config.yaml of the project cannot be read ({error.strerror}); the demo derives from it"
+        ) from None
     document["kafka"] |= {"bootstrap_servers": broker, "session_timeout": "3s", "rebalance_timeout": "3s"}
     document["database"] = {"url": database_url}
     document["checks"] |= {
-        "first_after": "500ms", "backoff": {"base": "500ms", "factor": 2, "max": "2s"}, "requeue_after": "500ms",
-        "sweep_every": "5s", "sweep_slack": "3s", "after_final": {"every": "1h", "until": "0s"},
+        "first_after": "500ms",
+        "backoff": {"base": "500ms", "factor": 2, "max": "2s"},
+        "requeue_after": "500ms",
+        "sweep_every": "5s",
+        "sweep_slack": "3s",
+        "after_final": {"every": "1h", "until": "0s"},
     }
     document["dispatch"] = {"lease_margin": "1s"}
     document["worker"] = {"drain": "3s"}

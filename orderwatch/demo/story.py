@@ -8,23 +8,24 @@ from pathlib import Path
 
 import msgspec
 
-from orderwatch.order_files import read_orders
-from orderwatch.session import emitting
+from orderwatch.support.order_files import read_orders
+from orderwatch.support.session import emitting
 from streams.clients import OrderProducer
-from streams.config import Config
+from streams.config.loader import Config
 from streams.events import Created
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from streams.topics import CREATED
 
 ORDERS = Path(__file__).parents[1] / "demo_orders.csv"
 
 #: Sent by a shop with a defect: its quantity is a word.
 MALFORMED = Outgoing(
-    CREATED, b"D-99999",
+    CREATED,
+    b"D-99999",
     b'{"order_id":"D-99999","tenant_id":"demo","package_id":"pubg-60","quantity":"two",'
     b'"user_identifier":"5100000000","created_at":"2026-01-01T00:00:00Z"}',
     [],
-)  # fmt: skip
+)
 
 #: Answers that get lost whatever the probabilities of the scenario say, so that a short run tells the story too.
 LOST_ANSWERS = (
@@ -36,8 +37,8 @@ LOST_ANSWERS = (
 _STOP_S = 5.0
 _REPEAT_EVERY = 12
 _REPEAT_AFTER = 10
-_ARRIVAL_S = 8.0      # the file arrives within this time
-_PACE_S = 0.05        # but no slower than this per order
+_ARRIVAL_S = 8.0  # the file arrives within this time
+_PACE_S = 0.05  # but no slower than this per order
 
 
 def orders(count: int | None) -> list[Created]:

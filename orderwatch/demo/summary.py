@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import queries
-from orderwatch.books import FINAL, Books, Bought, Key, Verdict
-from orderwatch.why import explain
-from orderwatch.wording import count
+from agents.diagnosis.explain import explain
+from agents.diagnosis.wording import count
+from db.reads import queries
+from orderwatch.reconcile import FINAL, Books, Bought, Key, Verdict
 
 _ANSWERS = {
     "not_found": "not known there; one such answer proves nothing",
@@ -52,7 +52,8 @@ def books_table(books: Books, verdict: Verdict, waiting: int) -> tuple[list[str]
 def bought_twice(books: Books) -> int:
     """References that were executed more than once, and lines that were sold under more than one reference."""
     lines = Counter(
-        books.attempts[row.reference][:2] for row in books.bought
+        books.attempts[row.reference][:2]
+        for row in books.bought
         if row.executed and stands(row) and row.reference in books.attempts
     )
     return sum(row.executed > 1 for row in books.bought) + sum(times > 1 for times in lines.values())
@@ -134,8 +135,9 @@ def _seconds(began: datetime, at: datetime) -> float:
     return float((at - began).total_seconds())
 
 
-def document(books: Books, verdict: Verdict, waiting: Sequence[Explained], lost: Explained | None,
-             counts: dict[str, object]) -> dict[str, object]:  # fmt: skip
+def document(
+    books: Books, verdict: Verdict, waiting: Sequence[Explained], lost: Explained | None, counts: dict[str, object]
+) -> dict[str, object]:
     """The whole result for a program."""
     said = Counter(books.topic.values())
     sold = sold_orders(books)
@@ -145,25 +147,35 @@ def document(books: Books, verdict: Verdict, waiting: Sequence[Explained], lost:
         "books": {
             "shop": {"orders": verdict.sent},
             "providers": {
-                "orders": len(sold), "sales": len(books.bought), "executions": verdict.bought,
+                "orders": len(sold),
+                "sales": len(books.bought),
+                "executions": verdict.bought,
                 "bought_twice": bought_twice(books),
                 "called_off": sum(not stands(row) for row in books.bought),
             },
             "postgresql": {
-                "orders": len(books.orders), "completed": verdict.completed, "failed": verdict.failed,
+                "orders": len(books.orders),
+                "completed": verdict.completed,
+                "failed": verdict.failed,
                 "open": verdict.open,
             },
             "status_topic": {
-                "orders": len(books.topic), "completed": said["completed"], "failed": said["failed"],
+                "orders": len(books.topic),
+                "completed": said["completed"],
+                "failed": said["failed"],
                 "open": sum(n for status, n in said.items() if status not in FINAL),
             },
         },
         "waiting_for_a_person": [_plain(item) for item in waiting],
         "lost_answer": _plain(lost) if lost is not None else None,
         "counts": counts,
-    }  # fmt: skip
+    }
 
 
 def _plain(item: Explained) -> dict[str, object]:
-    return {"tenant_id": item.tenant_id, "order_id": item.order_id, "headline": item.headline,
-            "lines": list(item.lines)}  # fmt: skip
+    return {
+        "tenant_id": item.tenant_id,
+        "order_id": item.order_id,
+        "headline": item.headline,
+        "lines": list(item.lines),
+    }

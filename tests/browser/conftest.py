@@ -18,12 +18,12 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from db import tokens
+from db.control import api_tokens
 from db.engine import connect
-from orderwatch.embedded import Broker, Postgres
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import Broker, Postgres
+from orderwatch.localservers.child_process import Leashed
 from streams.events import Created
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from tests.conftest import run_sql
 from tests.malformed import raw_producer
 from tests.system import ROOT, System, _catalogue
@@ -61,17 +61,22 @@ class Stack:
         key = f"{scopes}{tenant}{name}"
         if key not in self.made:
             engine = connect(self.system.database, 1)
-            self.made[key] = tokens.create(engine, name, scopes or tokens.SCOPES.keys(), tenant, "test").text
+            self.made[key] = api_tokens.create(engine, name, scopes or api_tokens.SCOPES.keys(), tenant, "test").text
             engine.dispose()
         return self.made[key]
 
     def send(self, *orders: tuple[str, str]) -> None:
         """Orders of the shop: (order id, package)."""
         self.system.send(
-            Created(order_id=name, tenant_id="shop", package_id=package, user_identifier=PLAYER,
-                    created_at=datetime.now(UTC))
+            Created(
+                order_id=name,
+                tenant_id="shop",
+                package_id=package,
+                user_identifier=PLAYER,
+                created_at=datetime.now(UTC),
+            )
             for name, package in orders
-        )  # fmt: skip
+        )
 
     def state(self, order_id: str) -> str | None:
         return self.system.statuses().get(("shop", order_id))
@@ -122,8 +127,14 @@ def _fill(stack: Stack) -> None:
     stack.send(("lost-1", "sixty"), ("lost-2", "sixty"))
     with raw_producer(system.config.kafka) as send:
         for number in range(3):
-            value = {"order_id": f"bad-{number}", "tenant_id": "shop", "package_id": "sixty", "quantity": "many",
-                     "user_identifier": PLAYER, "created_at": datetime.now(UTC).isoformat()}  # fmt: skip
+            value = {
+                "order_id": f"bad-{number}",
+                "tenant_id": "shop",
+                "package_id": "sixty",
+                "quantity": "many",
+                "user_identifier": PLAYER,
+                "created_at": datetime.now(UTC).isoformat(),
+            }
             headers = [("ce_type", b"orderwatch.order.created.v1")]
             send([Outgoing("orders.created", f"bad-{number}".encode(), json.dumps(value).encode(), headers)])
     until(lambda: stack.state("lost-1") == "unknown" and stack.state("lost-2") == "unknown", 60)
@@ -171,7 +182,8 @@ class Visits:
         self, *scopes: str, language: str = "en", theme: str = "light", width: int = 1280, tenant: str | None = None
     ) -> Visit:
         context = self._chromium.new_context(
-            viewport={"width": width, "height": 844 if width < 600 else 860}, locale=language,
+            viewport={"width": width, "height": 844 if width < 600 else 860},
+            locale=language,
             color_scheme=theme,  # type: ignore[arg-type]
         )
         page = context.new_page()

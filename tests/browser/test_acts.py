@@ -93,16 +93,29 @@ def test_an_order_whose_attempt_is_proven_dead_is_placed_again(visit: Callable[.
     act(page, "Say what became of it", outcome="not_sent", evidence="not in their panel")
     page.reload()
     assert "attempt 2 goes to" in act(page, "Place again", "the buyer still waits")
-    until(lambda: len(attempts := stack.system.rows(
-        "select state from attempts where order_id = 'again-1' order by attempt"
-    )) == 2 and attempts[0]["state"] == "not_sent" and attempts[1]["state"] in ("accepted", "completed"), 30)
+    until(
+        lambda: (
+            len(attempts := stack.system.rows("select state from attempts where order_id = 'again-1' order by attempt"))
+            == 2
+            and attempts[0]["state"] == "not_sent"
+            and attempts[1]["state"] in ("accepted", "completed")
+        ),
+        30,
+    )
     expect(page.locator("main")).to_contain_text("the buyer still waits", timeout=20_000)
     visitor.shoot("placed-again")
-    references = {row["reference"] for row in stack.system.rows(
-        "select reference from attempts where order_id = 'again-1'"
-    )}  # fmt: skip
-    assert sum(text in references for row in stack.system.control("GET", "/ledger") for text in row.values()
-               if isinstance(text, str)) == 1  # fmt: skip
+    references = {
+        row["reference"] for row in stack.system.rows("select reference from attempts where order_id = 'again-1'")
+    }
+    assert (
+        sum(
+            text in references
+            for row in stack.system.control("GET", "/ledger")
+            for text in row.values()
+            if isinstance(text, str)
+        )
+        == 1
+    )
 
 
 def test_letters_go_out_as_they_came_one_by_one_and_as_a_group(visit: Callable[..., Visit], stack: Stack) -> None:
@@ -110,8 +123,15 @@ def test_letters_go_out_as_they_came_one_by_one_and_as_a_group(visit: Callable[.
     order |= {"user_identifier": PLAYER, "created_at": datetime.now(UTC).isoformat()}
     for number in range(3):
         value = json.dumps({"order_id": f"parked-{number}", **order}).encode()
-        put_dead_letter(stack.system.engine, number, order_id=f"parked-{number}", reason="handler_failed",
-                        topic=topic, tenant_id="shop", value=value)  # fmt: skip
+        put_dead_letter(
+            stack.system.engine,
+            number,
+            order_id=f"parked-{number}",
+            reason="handler_failed",
+            topic=topic,
+            tenant_id="shop",
+            value=value,
+        )
     page = visit().go("/dead-letters?reason=handler_failed")
     page.locator("[data-row] a.main").first.click()
     assert "Sent again: 1" in act(page, "Replay as it came")

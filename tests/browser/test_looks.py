@@ -8,17 +8,31 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Stack, Visit
 
 PAGES = {
-    "overview": "/", "orders": "/orders", "open": "/orders?state=open", "none": "/orders?number=nothing-like-it",
-    "unknown": "/orders/shop/lost-1", "completed": "/orders/shop/done-1", "by-hand": "/orders/shop/hand-1",
-    "attention": "/attention", "dead-letters": "/dead-letters", "dead-letter": "/dead-letters/1",
-    "integrations": "/integrations", "routes": "/routes", "route": "/routes/shop/sixty",
+    "overview": "/",
+    "orders": "/orders",
+    "open": "/orders?state=open",
+    "none": "/orders?number=nothing-like-it",
+    "unknown": "/orders/shop/lost-1",
+    "completed": "/orders/shop/done-1",
+    "by-hand": "/orders/shop/hand-1",
+    "attention": "/attention",
+    "dead-letters": "/dead-letters",
+    "dead-letter": "/dead-letters/1",
+    "integrations": "/integrations",
+    "routes": "/routes",
+    "route": "/routes/shop/sixty",
     "absent": "/orders/shop/never-heard-of",
-}  # fmt: skip
+}
 
 LOOKS = [
-    ("en", "light", 1280), ("en", "dark", 1280), ("ar", "light", 1280), ("ar", "dark", 1280), ("tr", "light", 1280),
-    ("en", "light", 390), ("ar", "dark", 390),
-]  # fmt: skip
+    ("en", "light", 1280),
+    ("en", "dark", 1280),
+    ("ar", "light", 1280),
+    ("ar", "dark", 1280),
+    ("tr", "light", 1280),
+    ("en", "light", 390),
+    ("ar", "dark", 390),
+]
 
 #: Runs in the page: what a person with a screen reader or a keyboard would trip over.
 _TROUBLES = """() => {

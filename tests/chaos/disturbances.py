@@ -191,10 +191,15 @@ ALL = (
 )
 
 _GROUPS: tuple[tuple[Break, ...], ...] = (
-    (worker_killed, all_workers_killed), (worker_frozen,), (rolling_restart,), (broker_killed,), (database_crashed,),
-    (database_unreachable, brokers_unreachable, providers_unreachable), (provider_refuses, provider_silent),
+    (worker_killed, all_workers_killed),
+    (worker_frozen,),
+    (rolling_restart,),
+    (broker_killed,),
+    (database_crashed,),
+    (database_unreachable, brokers_unreachable, providers_unreachable),
+    (provider_refuses, provider_silent),
     (wrong_clock,),
-)  # fmt: skip
+)
 
 
 def schedule(chance: random.Random, *, short: bool) -> Iterator[Disturbance]:

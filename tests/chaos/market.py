@@ -23,14 +23,14 @@ class Ware:
 
 
 WARES = (
-    Ware("sixty", 44),                       # znet, barakat when znet cannot
-    Ware("batch", 24),                       # barakat alone
-    Ware("gone", 12),                        # znet refuses, barakat delivers
-    Ware("doomed", 7, ends="failed"),        # both refuse
-    Ware("cancelled", 6, ends="failed"),     # accepted, then cancelled by the provider
-    Ware("slow", 4),                         # ends after a while only
-    Ware("sixty", 3, quantity=3),            # three lines, three references
-)  # fmt: skip
+    Ware("sixty", 44),  # znet, barakat when znet cannot
+    Ware("batch", 24),  # barakat alone
+    Ware("gone", 12),  # znet refuses, barakat delivers
+    Ware("doomed", 7, ends="failed"),  # both refuse
+    Ware("cancelled", 6, ends="failed"),  # accepted, then cancelled by the provider
+    Ware("slow", 4),  # ends after a while only
+    Ware("sixty", 3, quantity=3),  # three lines, three references
+)
 
 #: 5 % of the answers to placements are lost, nearly all of them after the provider has bought.
 LOST = [
@@ -54,9 +54,13 @@ def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
     for number in range(count):
         [ware] = chance.choices(WARES, weights)
         created = Created(
-            order_id=f"c{seed}-{number}", tenant_id=TENANT, package_id=ware.package, quantity=ware.quantity,
-            user_identifier=f"player-{number}-planted", created_at=datetime.now(UTC),
-        )  # fmt: skip
+            order_id=f"c{seed}-{number}",
+            tenant_id=TENANT,
+            package_id=ware.package,
+            quantity=ware.quantity,
+            user_identifier=f"player-{number}-planted",
+            created_at=datetime.now(UTC),
+        )
         yield created, ware.ends
 
 
@@ -67,23 +71,37 @@ def scenario(latency_ms: float = 40.0) -> dict[str, Any]:
     common = {"balance": 100_000_000, "latency": latency, "life": life, "faults": [*LOST, *DEAF]}
     return {
         "accounts": [
-            {**common, "id": "znet-main", "kind": "znet", "currency": "TRY",
-             "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]}, "catalogue": [
-                 {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
-                 {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
-                 {"id": "3", "name": "Cancelled", "oyun": "1", "kupur": "30", "price": "5.00"},
-                 {"id": "4", "name": "Slow", "oyun": "1", "kupur": "40", "price": "5.00"}]},
-            {**common, "id": "barakat-1", "kind": "zdk", "currency": "USD",
-             "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]}, "catalogue": [
-                 {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
-                 {"id": "20", "name": "Gone", "price": "0.90"},
-                 {"id": "30", "name": "Doomed", "price": "0.90", "available": False}]},
+            {
+                **common,
+                "id": "znet-main",
+                "kind": "znet",
+                "currency": "TRY",
+                "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]},
+                "catalogue": [
+                    {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
+                    {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
+                    {"id": "3", "name": "Cancelled", "oyun": "1", "kupur": "30", "price": "5.00"},
+                    {"id": "4", "name": "Slow", "oyun": "1", "kupur": "40", "price": "5.00"},
+                ],
+            },
+            {
+                **common,
+                "id": "barakat-1",
+                "kind": "zdk",
+                "currency": "USD",
+                "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]},
+                "catalogue": [
+                    {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
+                    {"id": "20", "name": "Gone", "price": "0.90"},
+                    {"id": "30", "name": "Doomed", "price": "0.90", "available": False},
+                ],
+            },
         ],
         "lives": [
             {"account": "znet-main", "package": "3", "final": "fail", "after_checks": 1},
             {"account": "znet-main", "package": "4", "after_checks": 3, "after_ms": 4000},
         ],
-    }  # fmt: skip
+    }
 
 
 def catalogue(urls: dict[str, str]) -> dict[str, Any]:
@@ -93,35 +111,64 @@ def catalogue(urls: dict[str, str]) -> dict[str, Any]:
     common = {"tenant_id": TENANT, "limits": limits, "breaker": breaker}
     return {
         "integrations": [
-            {**common, "id": "znet-main", "provider": "znet", "currency": "TRY", "base_url": urls["znet-main"],
-             "credentials": {"kod": "${ZNET_KOD:-demo}", "sifre": "${ZNET_SIFRE:-demo}"},
-             "profile": {"absent_settle_s": 3, "absent_answers": 3, "absent_window_s": 3}},
-            {**common, "id": "barakat-1", "provider": "barakat", "currency": "USD", "base_url": urls["barakat-1"],
-             "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
-             "profile": {"absent_settle_s": 3, "absent_answers": 2, "absent_window_s": 2}},
+            {
+                **common,
+                "id": "znet-main",
+                "provider": "znet",
+                "currency": "TRY",
+                "base_url": urls["znet-main"],
+                "credentials": {"kod": "${ZNET_KOD:-demo}", "sifre": "${ZNET_SIFRE:-demo}"},
+                "profile": {"absent_settle_s": 3, "absent_answers": 3, "absent_window_s": 3},
+            },
+            {
+                **common,
+                "id": "barakat-1",
+                "provider": "barakat",
+                "currency": "USD",
+                "base_url": urls["barakat-1"],
+                "credentials": {"token": "${BARAKAT_TOKEN:-demo}"},
+                "profile": {"absent_settle_s": 3, "absent_answers": 2, "absent_window_s": 2},
+            },
         ],
         "routes": [
-            _route("sixty", "znet-main", "barakat-1"), _route("batch", "barakat-1"),
-            _route("gone", "znet-main", "barakat-1"), _route("doomed", "znet-main", "barakat-1"),
-            _route("cancelled", "znet-main"), _route("slow", "znet-main"),
+            _route("sixty", "znet-main", "barakat-1"),
+            _route("batch", "barakat-1"),
+            _route("gone", "znet-main", "barakat-1"),
+            _route("doomed", "znet-main", "barakat-1"),
+            _route("cancelled", "znet-main"),
+            _route("slow", "znet-main"),
         ],
         "mappings": [
-            _mapping("sixty", "znet-main", "1", oyun="1", kupur="60"), _mapping("sixty", "barakat-1", "10"),
+            _mapping("sixty", "znet-main", "1", oyun="1", kupur="60"),
+            _mapping("sixty", "barakat-1", "10"),
             _mapping("batch", "barakat-1", "10"),
-            _mapping("gone", "znet-main", "2", oyun="1", kupur="99"), _mapping("gone", "barakat-1", "20"),
-            _mapping("doomed", "znet-main", "2", oyun="1", kupur="99"), _mapping("doomed", "barakat-1", "30"),
+            _mapping("gone", "znet-main", "2", oyun="1", kupur="99"),
+            _mapping("gone", "barakat-1", "20"),
+            _mapping("doomed", "znet-main", "2", oyun="1", kupur="99"),
+            _mapping("doomed", "barakat-1", "30"),
             _mapping("cancelled", "znet-main", "3", oyun="1", kupur="30"),
             _mapping("slow", "znet-main", "4", oyun="1", kupur="40"),
         ],
-    }  # fmt: skip
+    }
 
 
 def _route(package: str, primary: str, fallback: str | None = None) -> dict[str, Any]:
-    route = {"tenant_id": TENANT, "package_id": package, "mode": "auto", "provider_type": "external",
-             "primary": primary}  # fmt: skip
+    route = {
+        "tenant_id": TENANT,
+        "package_id": package,
+        "mode": "auto",
+        "provider_type": "external",
+        "primary": primary,
+    }
     return {**route, "fallback": fallback} if fallback else route
 
 
 def _mapping(package: str, integration: str, there: str, **wire: str) -> dict[str, Any]:
-    return {"tenant_id": TENANT, "package_id": package, "integration": integration, "provider_package_id": there,
-            "delivers_pin": True, **wire}  # fmt: skip
+    return {
+        "tenant_id": TENANT,
+        "package_id": package,
+        "integration": integration,
+        "provider_package_id": there,
+        "delivers_pin": True,
+        **wire,
+    }

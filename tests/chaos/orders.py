@@ -14,8 +14,14 @@ HOOKS = str(Path(__file__).parent / "hooks")
 
 
 def order(order_id: str, package: str = "sixty", **fields: Any) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier="5550001",
-                   created_at=datetime.now(UTC), **fields)  # fmt: skip
+    return Created(
+        order_id=order_id,
+        tenant_id="shop",
+        package_id=package,
+        user_identifier="5550001",
+        created_at=datetime.now(UTC),
+        **fields,
+    )
 
 
 def orders(name: str, count: int, packages: Sequence[str] = ("sixty", "batch", "gone")) -> list[Created]:

@@ -95,10 +95,20 @@ def results(found: Findings) -> list[tuple[str, str]]:
 
 def markdown(found: Findings, at: datetime, machine: str) -> str:
     """The report as a page."""
-    lines = [f"Run of {at:%Y-%m-%d} with seed {found.seed} on {machine}. Repeat it:",
-             "", "```", found.command, "```", "",
-             "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in results(found)), "",
-             "| at | disturbance | for | next status change after it |", "|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"Run of {at:%Y-%m-%d} with seed {found.seed} on {machine}. Repeat it:",
+        "",
+        "```",
+        found.command,
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in results(found)),
+        "",
+        "| at | disturbance | for | next status change after it |",
+        "|---|---|---|---|",
+    ]
     for one in found.happened:
         next_ = "none was left to change" if one.progress_s is None else f"{one.progress_s:.1f} s"
         lines.append(f"| {one.began_s:.0f} s | {one.what} | {one.healed_s - one.began_s:.1f} s | {next_} |")

@@ -23,12 +23,12 @@ from urllib.error import HTTPError
 
 import sqlalchemy as sa
 
-from db import queries
-from orderwatch.why import explain
+from agents.diagnosis.explain import explain
+from db.reads import queries
 from streams.clients import OrderProducer
-from streams.config import tier_name
+from streams.config.loader import tier_name
 from streams.events import Created
-from streams.kafka import group_lag
+from streams.kafka.producer import group_lag
 from tests import planted
 from tests.chaos import market
 from tests.chaos.disturbances import Disturbance, schedule
@@ -49,8 +49,9 @@ _EXAMPLES = 20
 class Shop(threading.Thread):
     """Sends the orders evenly over ``seconds`` and 5 % of them twice; what was not acknowledged it sends again."""
 
-    def __init__(self, stage: Stage, wanted: Iterable[tuple[Created, str]], count: int, seconds: float, seed: int
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self, stage: Stage, wanted: Iterable[tuple[Created, str]], count: int, seconds: float, seed: int
+    ) -> None:
         super().__init__(name="shop", daemon=True)
         self.ends: dict[tuple[str, str], str] = {}
         self.repeats = 0
@@ -222,20 +223,27 @@ class Run:
     def other(self) -> list[str]:
         """Dead letters, work that was left in a topic, and a table that says something else."""
         stage = self.stage
-        wrong = [f"dead letter: {row['reason']}: {row['error']}"
-                 for row in stage.rows("select reason, error from dead_letters limit 20")]  # fmt: skip
+        wrong = [
+            f"dead letter: {row['reason']}: {row['error']}"
+            for row in stage.rows("select reason, error from dead_letters limit 20")
+        ]
         tiers = [tier_name(seconds) for seconds in stage.config.tiers()]
         facts = ["orders.created", "orders.referenced", "orders.status-changed"]
         for group, topics in (("orderwatch", facts), ("orderwatch-delay", tiers)):
             try:
                 wait_until(lambda g=group, t=topics: not self.behind(g, t), 30)
             except AssertionError:
-                wrong += [f"{topic} [{partition}] has a backlog of {lag} and nobody works on it"
-                          for (topic, partition), lag in self.behind(group, topics).items()]  # fmt: skip
+                wrong += [
+                    f"{topic} [{partition}] has a backlog of {lag} and nobody works on it"
+                    for (topic, partition), lag in self.behind(group, topics).items()
+                ]
         sample = random.Random(self.given.seed).sample(sorted(stage.sent), min(_TABLE_SAMPLE, len(stage.sent)))
         told = {key: self.in_table(key) for key in sample}
-        wrong += [f"{'/'.join(key)}: {status} in the Faust table; it had to be {self.shop.ends[key]}"
-                  for key, status in told.items() if status != self.shop.ends[key]]  # fmt: skip
+        wrong += [
+            f"{'/'.join(key)}: {status} in the Faust table; it had to be {self.shop.ends[key]}"
+            for key, status in told.items()
+            if status != self.shop.ends[key]
+        ]
         if len(set(stage.started)) > 1:
             release = [b'"release":' in record.value() for record in stage.read("orders.status-changed")]
             if len(set(release)) != 2:

@@ -14,8 +14,8 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from db import schema
-from orderwatch.embedded import HOST, Postgres, free_port
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import HOST, Postgres, free_port
+from orderwatch.localservers.child_process import Leashed
 from tests.chaos import market
 from tests.chaos.orders import HOOKS
 from tests.parts import Kafka
@@ -79,19 +79,30 @@ class Stage(System):
         direct = {name: f"http://{self.providers[name, 0].address}/{name}" for name in ACCOUNTS}
         urls = {name: "${" + _variable(name) + ":-" + url + "}" for name, url in direct.items()}
         settings: dict[str, Any] = {
-            "kafka": {"bootstrap_servers": "${CHAOS_BROKERS:-" + cluster.address + "}", "replication_factor": 3,
-                      "session_timeout": "6s", "rebalance_timeout": "10s"},
+            "kafka": {
+                "bootstrap_servers": "${CHAOS_BROKERS:-" + cluster.address + "}",
+                "replication_factor": 3,
+                "session_timeout": "6s",
+                "rebalance_timeout": "10s",
+            },
             "database": {"url": "${CHAOS_DATABASE:-" + postgres.url + "}"},
-            "checks": {"first_after": "1s", "requeue_after": "1s", "sweep_every": "10s", "sweep_slack": "8s",
-                       "backoff": {"base": "1s", "factor": 2, "max": "8s"}, "deadline": "2h",
-                       "long_pending_after": ["2m"]},
+            "checks": {
+                "first_after": "1s",
+                "requeue_after": "1s",
+                "sweep_every": "10s",
+                "sweep_slack": "8s",
+                "backoff": {"base": "1s", "factor": 2, "max": "8s"},
+                "deadline": "2h",
+                "long_pending_after": ["2m"],
+            },
             "dispatch": {"lease_margin": "2s"},  # a lease of 5 s: shorter than any freeze of a worker
             **market.catalogue(urls),
-        }  # fmt: skip
+        }
         for block, values in overrides.items():
             settings[block] = {**settings.get(block, {}), **values}
-        super().__init__(directory, cluster.address, postgres.url, settings=settings, scenario=market.scenario(),
-                         environ=CREDENTIALS)  # fmt: skip
+        super().__init__(
+            directory, cluster.address, postgres.url, settings=settings, scenario=market.scenario(), environ=CREDENTIALS
+        )
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -160,11 +171,15 @@ def next_release(directory: Path) -> Path:
     text = events.read_text("utf-8")
     for line, more in (
         ("    due_at: Instant\n    reason: str\n", "    release: str | None = None\n"),  # of Check
-        ("    pins: list[str] | None = None\n    cost: Amount | None = None\n",
-         "    release: str | None = None\n"),  # of StatusChanged
-        ('    """The JSON value of an event."""\n',
-         "    if hasattr(event, 'release'):\n        event = msgspec.structs.replace(event, release='next')\n"),
-    ):  # fmt: skip
+        (
+            "    pins: list[str] | None = None\n    cost: Amount | None = None\n",
+            "    release: str | None = None\n",
+        ),  # of StatusChanged
+        (
+            '    """The JSON value of an event."""\n',
+            "    if hasattr(event, 'release'):\n        event = msgspec.structs.replace(event, release='next')\n",
+        ),
+    ):
         assert text.count(line) == 1, f"the next release cannot be made: {line!r} is not in streams/events.py"
         text = text.replace(line, line + more)
     events.write_text(text, "utf-8")

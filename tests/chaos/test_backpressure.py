@@ -36,11 +36,20 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300 + BACKLOG // 10)]
 @pytest.fixture
 def system(system_of: Start, kafka: Kafka) -> Iterator[System]:
     """znet answers after five seconds, barakat at once; both may be asked as often as one likes."""
-    running = system_of(kafka.address, settings={
-        "checks": {"first_after": "2s", "requeue_after": "2s", "sweep_every": "30s", "sweep_slack": "20s",
-                   "backoff": {"base": "2s", "factor": 2, "max": f"{BACK_AFTER_S}s"}, "deadline": "3h"},
-        "kafka": {"session_timeout": f"{SESSION_S}s", "rebalance_timeout": f"{SESSION_S}s"},
-    })  # fmt: skip
+    running = system_of(
+        kafka.address,
+        settings={
+            "checks": {
+                "first_after": "2s",
+                "requeue_after": "2s",
+                "sweep_every": "30s",
+                "sweep_slack": "20s",
+                "backoff": {"base": "2s", "factor": 2, "max": f"{BACK_AFTER_S}s"},
+                "deadline": "3h",
+            },
+            "kafka": {"session_timeout": f"{SESSION_S}s", "rebalance_timeout": f"{SESSION_S}s"},
+        },
+    )
     document = yaml.safe_load(running.config_path.read_text("utf-8"))
     for integration in document["integrations"]:
         integration["limits"] = {"rate": "500/s", "concurrency": 50, "connect_timeout": "2s", "timeout": "15s"}
@@ -110,10 +119,12 @@ def test_a_backlog_at_a_slow_provider_costs_the_others_nothing(system: System) -
     beside = waits(system, "beside", 60)
     left = BACKLOG - sent_to_the_slow_one(system)
     usual, slower = quantiles(alone, n=20), quantiles(beside, n=20)
-    print(f"wait, median and 95th percentile: alone {usual[9]:.2f} {usual[18]:.2f} s,"
-          f" beside {BACKLOG} that wait {slower[9]:.2f} {slower[18]:.2f} s;"
-          f" memory in MB {', '.join(f'{at}: {mb:.0f}' for at, mb in memory.items())}, after that"
-          f" {memory_mb(first):.0f}; {left} never sent yet")  # fmt: skip
+    print(
+        f"wait, median and 95th percentile: alone {usual[9]:.2f} {usual[18]:.2f} s,"
+        f" beside {BACKLOG} that wait {slower[9]:.2f} {slower[18]:.2f} s;"
+        f" memory in MB {', '.join(f'{at}: {mb:.0f}' for at, mb in memory.items())}, after that"
+        f" {memory_mb(first):.0f}; {left} never sent yet"
+    )
     assert left > 0, "the backlog was gone before the others were measured"
     assert slower[9] < usual[9] + 1, "orders of the fast provider wait longer beside a backlog"
     assert slower[18] < SLOW_S, "an order of the fast provider waited longer than a call of the slow one takes"

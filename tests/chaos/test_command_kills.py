@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from db import commands
-from orderwatch import commanding
+from db.control import commands
+from orderwatch.support import command_client
 from streams.events import StatusChanged, decode, header
 from streams.order import CommandAction
 from tests.chaos.hooks.sitecustomize import COMMAND_POINTS
@@ -29,9 +29,16 @@ def test_a_kill_while_a_command_is_carried_out_loses_and_doubles_nothing(
     owned(doomed)
     system.send([order("one", "by-hand")])
     wait_until(lambda: "not_routed" in steps(system, "one"), 60)
-    cancel = commanding.build(CommandAction.CANCEL, "shop", "one", by="ayse", reason="the buyer asked",
-                              command_id="cancel-1", issued_at=datetime.now(UTC))  # fmt: skip
-    commanding.issue(system.config, system.engine, cancel, 0.0)
+    cancel = command_client.build(
+        CommandAction.CANCEL,
+        "shop",
+        "one",
+        by="ayse",
+        reason="the buyer asked",
+        command_id="cancel-1",
+        issued_at=datetime.now(UTC),
+    )
+    command_client.issue(system.config, system.engine, cancel, 0.0)
     wait_until(doomed.ended, 60)
     held = commands.result(system.engine, "shop", "cancel-1")
     assert held is not None and held.done is LEFT[point]
@@ -42,7 +49,10 @@ def test_a_kill_while_a_command_is_carried_out_loses_and_doubles_nothing(
     held = commands.wait(system.engine, "shop", "cancel-1", 30.0)
     assert held is not None and held.done and system.statuses() == {("shop", "one"): "failed"}
     assert steps(system, "one").count("cancelled") == 1
-    told = [record for record in system.read("orders.status-changed")
-            if decode(StatusChanged, record.value()).order_id == "one"]  # fmt: skip
+    told = [
+        record
+        for record in system.read("orders.status-changed")
+        if decode(StatusChanged, record.value()).order_id == "one"
+    ]
     assert len({header(record.headers(), "ce_id") for record in told}) == 1
     assert system.books().agree

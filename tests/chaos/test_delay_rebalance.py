@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams.config import KafkaConfig
-from streams.delay import DelayLine
+from streams.config.loader import KafkaConfig
+from streams.delay_queue import DelayLine
 from tests.parts import Kafka
 from tests.waiting import eventually
 
@@ -51,9 +51,14 @@ class Lines:
 async def lines(kafka: Kafka) -> AsyncIterator[Lines]:
     async with AsyncExitStack() as stack:
         yield Lines(
-            KafkaConfig(bootstrap_servers=kafka.address, topic_prefix=f"d{uuid4().hex[:8]}.", session_timeout=6,
-                        rebalance_timeout=6), stack,
-        )  # fmt: skip
+            KafkaConfig(
+                bootstrap_servers=kafka.address,
+                topic_prefix=f"d{uuid4().hex[:8]}.",
+                session_timeout=6,
+                rebalance_timeout=6,
+            ),
+            stack,
+        )
 
 
 def asleep(*members: DelayLine) -> Callable[[], bool]:
@@ -64,9 +69,9 @@ def asleep(*members: DelayLine) -> Callable[[], bool]:
 async def test_a_partition_that_went_and_came_back_asleep_wakes_up(lines: Lines) -> None:
     topic = lines.kafka.topic_prefix + "orders.retry.60s"
     admin = AdminClient({"bootstrap.servers": lines.kafka.bootstrap_servers})
-    for made in admin.create_topics([
-        NewTopic(name, PARTITIONS, 1) for name in (topic, lines.kafka.topic_prefix + "orders.check")
-    ]).values():  # fmt: skip
+    for made in admin.create_topics(
+        [NewTopic(name, PARTITIONS, 1) for name in (topic, lines.kafka.topic_prefix + "orders.check")]
+    ).values():
         made.result(15)
     producer = Producer({"bootstrap.servers": lines.kafka.bootstrap_servers, "log_level": 0})
     due_at = (lines.now() + timedelta(minutes=1)).isoformat()

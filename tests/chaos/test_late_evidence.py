@@ -23,9 +23,13 @@ def bought(system: System) -> list[tuple[str, str]]:
 def command(system: System, *words: str) -> subprocess.CompletedProcess[str]:
     """One command of an operator."""
     return subprocess.run(
-        [sys.executable, "-m", "orderwatch", *words, "--config", str(system.config_path)], cwd=ROOT, check=False,
-        capture_output=True, text=True, env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "USER": "ayse"},
-    )  # fmt: skip
+        [sys.executable, "-m", "orderwatch", *words, "--config", str(system.config_path)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "USER": "ayse"},
+    )
 
 
 def test_a_success_that_shows_after_absence_was_proven_is_told_with_both_facts(system_of: Start, kafka: Kafka) -> None:

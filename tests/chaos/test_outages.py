@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from orderwatch.embedded import Postgres
-from streams.kafka import Outgoing, apply_topics, group_lag
+from orderwatch.localservers.bundled import Postgres
+from streams.kafka.producer import Outgoing, apply_topics, group_lag
 from streams.topics import specs
 from tests.chaos.orders import HOOKS, attention, order, orders, owned
 from tests.integration.conftest import Start
@@ -125,8 +125,9 @@ def test_checks_that_a_retry_topic_lost_are_asked_again_by_the_sweep(system_of: 
 
 
 def accept(kafka: Kafka, topic: str, records_younger_than_ms: int) -> None:
-    entry = ConfigEntry("message.timestamp.before.max.ms", str(records_younger_than_ms),
-                        incremental_operation=AlterConfigOpType.SET)  # fmt: skip
+    entry = ConfigEntry(
+        "message.timestamp.before.max.ms", str(records_younger_than_ms), incremental_operation=AlterConfigOpType.SET
+    )
     place = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": kafka.address})
     admin.incremental_alter_configs([place])[place].result(15)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orderwatch.cli import main
+from orderwatch.cli.main import main
 from streams.seal import VARIABLE, new_key
 
 CONFIG = """

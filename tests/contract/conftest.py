@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from orderwatch.embedded import Broker, Postgres
+from orderwatch.localservers.bundled import Broker, Postgres
 from streams import topics
-from streams.kafka import apply_topics
+from streams.kafka.producer import apply_topics
 from tests.conftest import run_sql
 from tests.contract.hands import carrying_out
 from tests.dashboard import Dashboard, dashboard, settings

@@ -1,4 +1,4 @@
-"""A small Faust worker for test_faust.py: its agent works on many events at a time through ``agents.pool``.
+"""A small Faust worker for test_faust.py: its agent works on many events at a time through ``agents.runtime.ordered_pool``.
 
 Each event takes its time, a few of them much longer, and so does the first one of each partition: where Faust begins
 a partition it takes the lowest acknowledged offset for the lowest there is. One that is done is a line in ``$DONE``.
@@ -10,7 +10,7 @@ import random
 import time
 from typing import Any
 
-from agents.pool import Pool
+from agents.runtime.ordered_pool import Pool
 from streams.app import App, arrivals
 
 app = App(

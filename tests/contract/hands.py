@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from agents import operator
-from agents.guard import Delivery
-from agents.routes import Routing
-from agents.work import Deps
+from agents.domain.routing import Routing
+from agents.handlers import commands
+from agents.handlers.context import Deps
+from agents.runtime.guard import Delivery
 from streams import topics
-from streams.config import Config
+from streams.config.loader import Config
 from streams.events import Command, decode
-from streams.kafka import Emitter, follow
+from streams.kafka.producer import Emitter, follow
 from tests.contract.store import store_on
 
 
@@ -29,7 +29,7 @@ def carrying_out(config: Config) -> Iterator[None]:
                 records = follow(config.kafka, topics.COMMAND, from_start=True, stopping=over.is_set)
                 while (record := await asyncio.to_thread(next, records, None)) is not None:
                     if decode(Command, record.value).issued_at >= started:
-                        await operator.command(deps, Delivery(topics.COMMAND, 0, 0, record.key, record.value, []))
+                        await commands.command(deps, Delivery(topics.COMMAND, 0, 0, record.key, record.value, []))
 
     thread = threading.Thread(target=asyncio.run, args=(work(),), name="hands")
     thread.start()

@@ -16,10 +16,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import board, schema
-from db.board import OrderFilter
+from db import schema
 from db.engine import connect
-from orderwatch.embedded import Postgres
+from db.reads import lists
+from db.reads.lists import OrderFilter
+from orderwatch.localservers.bundled import Postgres
 from streams.order import ExternalStatus, Status
 from tests.dashboard import Dashboard, dashboard, settings
 
@@ -106,15 +107,16 @@ def main() -> None:
         fill(engine, many)
         print(f"{many} orders loaded in {time.monotonic() - began:.0f} s")
         asked: dict[str, Callable[[], Any]] = {
-            "overview": lambda: board.overview(engine),
-            "overview of one tenant": lambda: board.overview(engine, "small"),
-            "integrations": lambda: board.integrations(engine), "attention": lambda: board.attention(engine),
+            "overview": lambda: lists.overview(engine),
+            "overview of one tenant": lambda: lists.overview(engine, "small"),
+            "integrations": lambda: lists.integrations(engine),
+            "attention": lambda: lists.attention(engine),
         }
         for wanted in ASKED:
-            asked[_said(wanted)] = partial(board.orders, engine, wanted)
-        deep = str(board.Place(board.queries.database_now(engine), "demo", "o"))
-        pairs = {_said(wanted): partial(board.orders, engine, wanted) for wanted in PAIRS}
-        asked["orders, second page"] = lambda: board.orders(engine, OrderFilter(), after=deep)
+            asked[_said(wanted)] = partial(lists.orders, engine, wanted)
+        deep = str(lists.Place(lists.queries.database_now(engine), "demo", "o"))
+        pairs = {_said(wanted): partial(lists.orders, engine, wanted) for wanted in PAIRS}
+        asked["orders, second page"] = lambda: lists.orders(engine, OrderFilter(), after=deep)
         for name, ask in asked.items():
             took = [_took_ms(ask) for _ in range(10)]
             print(f"{name:60} {median(took):7.1f} ms, slowest {max(took):7.1f} ms")
@@ -130,8 +132,18 @@ def _pages(url: str) -> None:
     """The same through the dashboard: the whole answer, over its socket."""
     with dashboard(settings(url)) as site:
         token = site.token()
-        for path in ("/", "/orders", "/orders?state=failed", "/orders?state=open", "/orders?number=player-77",
-                     "/orders/demo/o-400", "/attention", "/integrations", "/api/orders", "/api/overview"):
+        for path in (
+            "/",
+            "/orders",
+            "/orders?state=failed",
+            "/orders?state=open",
+            "/orders?number=player-77",
+            "/orders/demo/o-400",
+            "/attention",
+            "/integrations",
+            "/api/orders",
+            "/api/overview",
+        ):
             took = [_took_ms(partial(_get, site, path, token)) for _ in range(10)]
             print(f"{'GET ' + path:60} {median(took):7.1f} ms, slowest {max(took):7.1f} ms")
 

@@ -7,13 +7,10 @@ from typing import Any
 
 from agents.providers.base import Money, OrderFacts, Provider, Setup
 from agents.providers.http import HttpClient
-from agents.providers.raw_server import Answer, RawServer, say
 from agents.providers.registry import build
+from agents.providers.testing.raw_server import Answer, RawServer, say
 
-CREDENTIALS = {
-    "znet": {"kod": "5551112233", "sifre": "s3cret/şifre"},
-    "barakat": {"token": "t0ken-999-abc"},
-}
+CREDENTIALS = {"znet": {"kod": "5551112233", "sifre": "s3cret/şifre"}, "barakat": {"token": "t0ken-999-abc"}}
 ORDER = OrderFacts("demo", "o-1", "pubg-60", 1, "pl4yer-77")
 
 
@@ -43,9 +40,7 @@ async def adapter_at(
 
 
 @asynccontextmanager
-async def adapter_on(
-    name: str, *answers: Answer | bytes, **settings: Any
-) -> AsyncIterator[tuple[Provider, RawServer]]:
+async def adapter_on(name: str, *answers: Answer | bytes, **settings: Any) -> AsyncIterator[tuple[Provider, RawServer]]:
     """An adapter whose server gives these answers, one after the other."""
     scripted = [say(answer) if isinstance(answer, bytes) else answer for answer in answers]
     async with RawServer(*scripted) as server, adapter_at(name, server.base_url, **settings) as adapter:

@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from db.clock import Clock
+from db.control.stock import CodeStock
 from db.engine import connect
 from db.leader import Leader
 from db.ledger import Ledger
-from db.stock import CodeStock
 from db.views import Views
 
 
@@ -39,8 +39,10 @@ class Store:
 
     def cut_off_others(self) -> None:
         """End every other session of this database."""
-        self.run("select pg_terminate_backend(pid) from pg_stat_activity"
-                 " where datname = current_database() and pid <> pg_backend_pid()")  # fmt: skip
+        self.run(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
 
 
 @contextmanager
@@ -49,9 +51,14 @@ def store_on(url: str, threads: int = 6, **settings: float) -> Iterator[Store]:
     engine, executor, clock = connect(url, threads, **settings), ThreadPoolExecutor(threads), Clock()
     try:
         yield Store(
-            engine, executor, clock, Ledger(engine, executor, clock), Views(engine, executor),
-            CodeStock(engine, executor, clock), Leader(engine, executor),
-        )  # fmt: skip
+            engine,
+            executor,
+            clock,
+            Ledger(engine, executor, clock),
+            Views(engine, executor),
+            CodeStock(engine, executor, clock),
+            Leader(engine, executor),
+        )
     finally:
         executor.shutdown(wait=True)
         engine.dispose()

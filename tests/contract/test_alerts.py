@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from agents import alerts as module
-from agents.alerts import alerts_forever, deliver
+from agents.maintenance import alerts as module
+from agents.maintenance.alerts import alerts_forever, deliver
 from db import models as m
-from streams.config import AlertsConfig
+from streams.config.loader import AlertsConfig
 from tests.contract.ledger_rows import put
 from tests.contract.store import Store, store_on
 from tests.receiver import SECRET, Receiver, receiving
@@ -52,8 +52,13 @@ def settings(receiver: Receiver | None = None, **fields: Any) -> AlertsConfig:
 
 
 def attention(store: Store, number: str = "a-1", **fields: Any) -> None:
-    made = {"code": "expired", "message": "look at it", "since": datetime.now(UTC), "tenant_id": "demo",
-            "order_id": "o-1"}  # fmt: skip
+    made = {
+        "code": "expired",
+        "message": "look at it",
+        "since": datetime.now(UTC),
+        "tenant_id": "demo",
+        "order_id": "o-1",
+    }
     put(store.engine, m.attention, id=number, **{**made, **fields})
 
 
@@ -189,10 +194,13 @@ async def test_a_command_gets_attention_as_json_and_none_of_our_secrets(
     assert text.count("orderwatch.attention") == 1 and "planted-secret" not in text
 
 
-@pytest.mark.parametrize(("program", "said"), [
-    ("import sys; sys.exit(3)", "the command ended with status 3"),
-    ("import time; time.sleep(60)", "the command did not end within 0.5 s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import sys; sys.exit(3)", "the command ended with status 3"),
+        ("import time; time.sleep(60)", "the command did not end within 0.5 s"),
+    ],
+)
 async def test_a_command_that_fails_or_hangs_is_tried_later(
     store: Store, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, program: str, said: str
 ) -> None:

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from db import catalog
 from db import models as m
+from db.control import stored_config
 from db.engine import connect
-from streams.config import CatalogueDocs, load, with_catalog
+from streams.config.loader import CatalogueDocs, load, with_catalog
 from streams.errors import ConfigError, StoreUnavailable
 
 TOP = Path(__file__).parents[2]
@@ -34,13 +34,13 @@ def docs() -> CatalogueDocs:
     return load(SHIPPED, {}).docs
 
 
-def contents(docs: catalog.Docs) -> list[list[str]]:
+def contents(docs: stored_config.Docs) -> list[list[str]]:
     """Content without its order."""
     lists = (docs.integrations, docs.routes, docs.mappings)
     return [sorted(json.dumps(block, sort_keys=True) for block in blocks) for blocks in lists]
 
 
-COMMAND = "from orderwatch.config_commands import app; app(prog_name='orderwatch config')"
+COMMAND = "from orderwatch.cli.config import app; app(prog_name='orderwatch config')"
 
 
 def config_command(database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,25 +58,25 @@ def config_command(database: str, *arguments: str) -> subprocess.CompletedProces
 
 
 def test_the_starting_set_is_stored_once_unexpanded(engine: sa.Engine, docs: CatalogueDocs) -> None:
-    assert catalog.revision(engine) == "0"
-    assert catalog.seed(engine, docs, "worker")
-    assert contents(catalog.read(engine)) == contents(docs)
-    assert catalog.read(engine).integrations[-1]["credentials"] == {
+    assert stored_config.revision(engine) == "0"
+    assert stored_config.seed(engine, docs, "worker")
+    assert contents(stored_config.read(engine)) == contents(docs)
+    assert stored_config.read(engine).integrations[-1]["credentials"] == {
         "kod": "${ZNET_B_KOD:-demo-b}",
         "sifre": "${ZNET_B_SIFRE:-demo-b}",
     }
-    before = catalog.revision(engine)
-    assert not catalog.seed(engine, CatalogueDocs([], [], []), "worker")
-    assert catalog.revision(engine) == before
+    before = stored_config.revision(engine)
+    assert not stored_config.seed(engine, CatalogueDocs([], [], []), "worker")
+    assert stored_config.revision(engine) == before
 
 
 def test_an_import_replaces_everything_and_bumps_the_revision(engine: sa.Engine, docs: CatalogueDocs) -> None:
-    catalog.seed(engine, docs, "worker")
-    before = catalog.revision(engine)
+    stored_config.seed(engine, docs, "worker")
+    before = stored_config.revision(engine)
     changed = CatalogueDocs([{**docs.integrations[0], "enabled": False}], [], [])
-    catalog.replace(engine, changed, "ayse")
-    assert catalog.revision(engine) != before
-    assert contents(catalog.read(engine)) == contents(changed)
+    stored_config.replace(engine, changed, "ayse")
+    assert stored_config.revision(engine) != before
+    assert contents(stored_config.read(engine)) == contents(changed)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(m.integrations.c.updated_by)) == "ayse"
         audited = connection.execute(sa.select(m.audit.c.actor, m.audit.c.action, m.audit.c.details)).one()
@@ -84,19 +84,19 @@ def test_an_import_replaces_everything_and_bumps_the_revision(engine: sa.Engine,
 
 
 def test_a_catalogue_emptied_on_purpose_stays_empty(engine: sa.Engine, docs: CatalogueDocs) -> None:
-    catalog.seed(engine, docs, "worker")
-    catalog.replace(engine, CatalogueDocs([], [], []), "ayse")
-    assert not catalog.seed(engine, docs, "worker")
-    assert catalog.read(engine) == catalog.CatalogDocs([], [], [])
+    stored_config.seed(engine, docs, "worker")
+    stored_config.replace(engine, CatalogueDocs([], [], []), "ayse")
+    assert not stored_config.seed(engine, docs, "worker")
+    assert stored_config.read(engine) == stored_config.CatalogDocs([], [], [])
 
 
 def test_an_import_that_fails_half_way_leaves_everything_as_it_was(engine: sa.Engine, docs: CatalogueDocs) -> None:
-    catalog.seed(engine, docs, "worker")
-    before = catalog.revision(engine)
+    stored_config.seed(engine, docs, "worker")
+    before = stored_config.revision(engine)
     with pytest.raises(sa.exc.IntegrityError):
-        catalog.replace(engine, CatalogueDocs(docs.integrations, [], [docs.mappings[0]] * 2), "ayse")
-    assert contents(catalog.read(engine)) == contents(docs)
-    assert catalog.revision(engine) == before
+        stored_config.replace(engine, CatalogueDocs(docs.integrations, [], [docs.mappings[0]] * 2), "ayse")
+    assert contents(stored_config.read(engine)) == contents(docs)
+    assert stored_config.revision(engine) == before
 
 
 def test_of_workers_that_start_together_one_stores_the_starting_set(engine: sa.Engine, docs: CatalogueDocs) -> None:
@@ -105,7 +105,7 @@ def test_of_workers_that_start_together_one_stores_the_starting_set(engine: sa.E
 
     def start() -> None:
         together.wait()
-        answers.append(catalog.seed(engine, docs, "worker"))
+        answers.append(stored_config.seed(engine, docs, "worker"))
 
     threads = [threading.Thread(target=start) for _ in range(4)]
     for thread in threads:
@@ -113,10 +113,10 @@ def test_of_workers_that_start_together_one_stores_the_starting_set(engine: sa.E
     for thread in threads:
         thread.join()
     assert sorted(answers) == [False, False, False, True]
-    assert catalog.revision(engine) == "1"
+    assert stored_config.revision(engine) == "1"
 
 
-@pytest.mark.parametrize("write", [catalog.seed, catalog.replace])
+@pytest.mark.parametrize("write", [stored_config.seed, stored_config.replace])
 @pytest.mark.parametrize("literal", ["hunter2", "x${KOD}", "${KOD}hunter2", "$KOD", ""])
 def test_a_literal_credential_is_refused_and_not_shown(engine: sa.Engine, write: object, literal: str) -> None:
     block = {"id": "a", "tenant_id": "t", "provider": "znet", "credentials": {"kod": "${KOD}", "sifre": literal}}
@@ -125,13 +125,13 @@ def test_a_literal_credential_is_refused_and_not_shown(engine: sa.Engine, write:
     assert str(caught.value) == (
         "integrations[0].credentials.sifre is ***; expected ${NAME}, as the catalogue never stores a secret"
     )
-    assert catalog.revision(engine) == "0"
+    assert stored_config.revision(engine) == "0"
 
 
 def test_the_stored_catalogue_makes_the_same_configuration_as_the_file(engine: sa.Engine) -> None:
     config = load(SHIPPED, {})
-    catalog.seed(engine, config.docs, "worker")
-    followed = with_catalog(config, catalog.read(engine), {})
+    stored_config.seed(engine, config.docs, "worker")
+    followed = with_catalog(config, stored_config.read(engine), {})
     assert followed.fingerprint() == config.fingerprint()
     for account in config.integrations:
         stored = followed.integration(account.id)
@@ -142,11 +142,11 @@ def test_the_stored_catalogue_makes_the_same_configuration_as_the_file(engine: s
 
 def test_a_database_that_is_not_there_is_said_so(docs: CatalogueDocs) -> None:
     engine = connect("postgresql+psycopg2://u:p@127.0.0.1:1/none", 1)
-    for ask in (catalog.revision, catalog.read):
+    for ask in (stored_config.revision, stored_config.read):
         with pytest.raises(StoreUnavailable):
             ask(engine)
     with pytest.raises(StoreUnavailable):
-        catalog.seed(engine, docs, "worker")
+        stored_config.seed(engine, docs, "worker")
 
 
 def test_what_export_writes_import_takes(database: str, engine: sa.Engine, docs: CatalogueDocs, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_export_writes_import_takes(database: str, engine: sa.Engine, docs:
     assert (imported.returncode, imported.stderr) == (0, "")
     counts = {"integrations": 5, "routes": 8, "mappings": 12}
     assert json.loads(imported.stdout) == {"ok": True, **counts, "revision": "1", "still_off": []}
-    assert contents(catalog.read(engine)) == contents(docs)
+    assert contents(stored_config.read(engine)) == contents(docs)
 
     copy = tmp_path / "copy.yaml"
     assert config_command(database, "export", "-o", str(copy)).returncode == 0
@@ -163,9 +163,9 @@ def test_what_export_writes_import_takes(database: str, engine: sa.Engine, docs:
     printed = config_command(database, "export").stdout
     assert yaml.safe_load(printed) == yaml.safe_load(written)
 
-    catalog.replace(engine, CatalogueDocs([], [], []), "ayse")
+    stored_config.replace(engine, CatalogueDocs([], [], []), "ayse")
     assert config_command(database, "import", "--config", str(copy)).returncode == 0
-    assert contents(catalog.read(engine)) == contents(docs)
+    assert contents(stored_config.read(engine)) == contents(docs)
 
 
 def test_a_secret_that_is_text_in_the_file_is_not_exported(database: str, engine: sa.Engine, tmp_path: Path) -> None:
@@ -202,8 +202,7 @@ def test_check_says_what_is_there_or_every_mistake(database: str, tmp_path: Path
     lines = answer.stderr.splitlines()
     assert lines == [
         "config.yaml: checks.sweep_every is 5; expected a duration like 30s (ms, s, m or h)",
-        "config.yaml: integrations[4].currency is missing;"
-        " expected the account's currency, barakat does not tell it",
+        "config.yaml: integrations[4].currency is missing; expected the account's currency, barakat does not tell it",
         "config.yaml: mappings[6].kupur is missing; expected a value, znet needs kupur, oyun",
     ]
     assert json.loads(answer.stdout) == {"ok": False, "problems": lines}
@@ -218,7 +217,7 @@ def test_a_wrong_file_stops_a_command_without_a_traceback(
     answer = config_command(database, *arguments, "--config", str(path))
     assert answer.returncode == 2
     assert answer.stderr == "config.yaml: routes[6].primary is znet-x; expected the id of an integration\n"
-    assert catalog.revision(engine) == "0"
+    assert stored_config.revision(engine) == "0"
 
 
 def test_import_refuses_a_literal_credential_and_names_its_key(database: str, tmp_path: Path) -> None:

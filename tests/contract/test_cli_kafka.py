@@ -10,17 +10,21 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from agents.diagnosis.redaction import readable
 from db import models as m
-from db import queries, tokens
-from orderwatch.embedded import Broker
-from orderwatch.personal import readable
-from orderwatch.session import configured
+from db.control import api_tokens
+from db.reads import queries
+from orderwatch.localservers.bundled import Broker
+from orderwatch.support.session import configured
 from tests.contract.command_line import CommandLine
 from tests.contract.hands import carrying_out
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
 
 GOOD = {
-    "order_id": "o-1", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
+    "order_id": "o-1",
+    "tenant_id": "demo",
+    "package_id": "pubg-60",
+    "user_identifier": "player-123456",
     "created_at": "2026-01-01T12:00:00Z",
 }
 
@@ -63,8 +67,21 @@ def test_topics_are_applied_once_and_named(command: CommandLine) -> None:
 
 
 def test_one_order_is_placed_by_flags(command: CommandLine) -> None:
-    said = command("produce", "--tenant", "demo", "--order", "o-1", "--package", "pubg-60", "--user", "player-123456",
-                   "--quantity", "2", "--param", "server=eu")
+    said = command(
+        "produce",
+        "--tenant",
+        "demo",
+        "--order",
+        "o-1",
+        "--package",
+        "pubg-60",
+        "--user",
+        "player-123456",
+        "--quantity",
+        "2",
+        "--param",
+        "server=eu",
+    )
     assert said.status == 0, said.err
     [record] = told(command, "orders.created")
     assert record["key"] == "o-1"
@@ -103,8 +120,13 @@ def test_bad_json_lines_are_told_and_set_aside_and_the_rest_is_sent(command: Com
     assert "line 7: package_id: missing" in said.err
     assert said.out.startswith("2 sent, 5 rejected")
     rejects = (command.directory / "orders.rejects.jsonl").read_bytes().splitlines()
-    assert rejects == [lines[1].encode(), lines[2].encode(), lines[5].encode(), lines[6].encode(),
-                       b'{"order_id": "\xff"}']
+    assert rejects == [
+        lines[1].encode(),
+        lines[2].encode(),
+        lines[5].encode(),
+        lines[6].encode(),
+        b'{"order_id": "\xff"}',
+    ]
     assert "player-123456" not in said.err
 
 
@@ -121,7 +143,9 @@ def test_a_csv_keeps_its_header_in_the_rejects_and_a_repaired_file_leaves_none(c
     assert (document["sent"], document["unsent"]) == (1, 0)
     assert [item["line"] for item in document["rejected"]] == [3, 4, 5]
     assert [item["reason"].split(":")[0] for item in document["rejected"]] == [
-        "quantity", "2 cells; expected 7 as in the header", "quantity",
+        "quantity",
+        "2 cells; expected 7 as in the header",
+        "quantity",
     ]
     [record] = told(command, "orders.created")
     assert record["value"]["sell_price"] == {"amount": "12.50", "currency": "TRY"}
@@ -153,7 +177,8 @@ def test_a_thousand_lines_tell_their_progress_without_a_terminal(command: Comman
 
 def test_tail_masks_pins_and_measures_what_it_cannot_read(command: CommandLine) -> None:
     assert readable(b'{"pins": ["gAAAA"], "last": {"pins": ["x", "y"], "user_identifier": "abcdefgh"}}') == {
-        "pins": ["sealed (1)"], "last": {"pins": ["sealed (2)"], "user_identifier": "***gh"},
+        "pins": ["sealed (1)"],
+        "last": {"pins": ["sealed (2)"], "user_identifier": "***gh"},
     }
     assert readable(b"\xff\x00secret") == "8 bytes, not a JSON object"
     assert readable(b"[" * 100_000) == "100000 bytes, not a JSON object"
@@ -188,8 +213,16 @@ def test_an_act_without_a_worker_waits_in_its_topic_and_says_so(command: Command
     sent_events = [record["value"] for record in told(command, "orders.command")]
     [first, *rest] = sorted(sent_events, key=lambda value: str(value["command_id"]))
     assert {**first, "issued_at": ""} == {
-        "command_id": "c-1", "order_id": "o-1", "tenant_id": "demo", "action": "resolve", "by": "mehmet",
-        "reason": "seen in their panel", "attempt": 1, "outcome": "not_sent", "evidence": "ticket 5", "issued_at": "",
+        "command_id": "c-1",
+        "order_id": "o-1",
+        "tenant_id": "demo",
+        "action": "resolve",
+        "by": "mehmet",
+        "reason": "seen in their panel",
+        "attempt": 1,
+        "outcome": "not_sent",
+        "evidence": "ticket 5",
+        "issued_at": "",
     }
     assert [value["action"] for value in rest] == ["check", "place_again", "cancel", "send_to"]
     assert rest[-1]["integration_id"] == "znet-main"
@@ -199,8 +232,20 @@ def test_the_answer_of_a_worker_is_the_end_of_an_act(command: CommandLine, engin
     put_order(engine)
     words = ("order", "cancel", "demo", "o-1", "--reason", "r", "--command-id")
     for name, done, order_id in (("c-1", True, "o-1"), ("c-2", False, "o-1"), ("c-3", True, "other")):
-        put(engine, m.commands, command_id=name, tenant_id="demo", order_id=order_id, action="cancel", by="ayse",
-            reason="r", issued_at=BORN, done=done, said=f"said {name}", decided_at=BORN)
+        put(
+            engine,
+            m.commands,
+            command_id=name,
+            tenant_id="demo",
+            order_id=order_id,
+            action="cancel",
+            by="ayse",
+            reason="r",
+            issued_at=BORN,
+            done=done,
+            said=f"said {name}",
+            decided_at=BORN,
+        )
 
     done, refused, foreign = (command(*words, name) for name in ("c-1", "c-2", "c-3"))
 
@@ -237,11 +282,26 @@ def letter(order_id: str, **fields: Any) -> bytes:
 
 def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engine, hands: None) -> None:
     headers = {"ce_type": "orderwatch.order.created.v1", "dlq.reason": "handler_failed", "traceparent": "00-1-2-01"}
-    put_dead_letter(engine, 0, order_id="o-1", reason="handler_failed", value=letter("o-1", quantity=2),
-                    headers=headers)
-    put_dead_letter(engine, 1, order_id="o-2", reason="order_not_found", topic="orders.check", value=json.dumps(
-        {"order_id": "o-2", "tenant_id": "demo", "attempt": 0, "check_number": 0, "reason": "sweep",
-         "due_at": "2026-01-01T12:00:00Z"}).encode())
+    put_dead_letter(
+        engine, 0, order_id="o-1", reason="handler_failed", value=letter("o-1", quantity=2), headers=headers
+    )
+    put_dead_letter(
+        engine,
+        1,
+        order_id="o-2",
+        reason="order_not_found",
+        topic="orders.check",
+        value=json.dumps(
+            {
+                "order_id": "o-2",
+                "tenant_id": "demo",
+                "attempt": 0,
+                "check_number": 0,
+                "reason": "sweep",
+                "due_at": "2026-01-01T12:00:00Z",
+            }
+        ).encode(),
+    )
     put_dead_letter(engine, 2, order_id="o-3", reason="handler_failed", value=letter("o-3"))
 
     dry = command("dlq", "replay", "--all", "--dry-run")
@@ -262,9 +322,7 @@ def test_dead_letters_go_back_as_they_came(command: CommandLine, engine: sa.Engi
     assert command("dlq", "list", "--json").document() == {"dead_letters": []}
 
 
-def test_an_attention_is_listed_until_it_is_acknowledged(
-    command: CommandLine, engine: sa.Engine, hands: None
-) -> None:
+def test_an_attention_is_listed_until_it_is_acknowledged(command: CommandLine, engine: sa.Engine, hands: None) -> None:
     put(engine, m.attention, id="a1", tenant_id="demo", order_id="o-1", code="expired", message="late", since=BORN)
     assert "expired" in command("attention", "list").out
     assert command("attention", "ack", "a1", "--reason", "the shop knows", "--command-id", "ack-1").status == 0
@@ -315,8 +373,10 @@ def test_a_malformed_letter_goes_only_when_it_is_corrected(
     assert (record["key"], record["headers"]["ce_subject"]) == ("o-9", "o-9")
     [row] = queries.dead_letters(engine, everything=True)
     assert (row["replayed_by"], b"o-9" in bytes(row["value"])) == ("ayse", True)
-    assert (command("dlq", "replay", "--all", "--fix", "fixed.json").status,
-            command("dlq", "replay", "1", "--fix", "absent.json").status) == (2, 2)
+    assert (
+        command("dlq", "replay", "--all", "--fix", "fixed.json").status,
+        command("dlq", "replay", "1", "--fix", "absent.json").status,
+    ) == (2, 2)
 
 
 def findings(command: CommandLine) -> tuple[int, dict[str, dict[str, str]]]:
@@ -334,9 +394,22 @@ def test_the_doctor_names_what_is_wrong_and_what_helps(command: CommandLine, eng
 
     assert status == 1
     assert {name: item["verdict"] for name, item in found.items()} == {
-        "configuration": "ok", "secrets": "ok", "broker": "ok", "topics": "ok", "consumer lag": "ok", "database": "ok",
-        "clock skew": "ok", "migrations": "ok", "workers": "fail", "dashboard": "ok", "overdue checks": "fail",
-        "sweeper": "fail", "projection": "ok", "unknown outcomes": "warn", "attention": "warn", "dead letters": "warn",
+        "configuration": "ok",
+        "secrets": "ok",
+        "broker": "ok",
+        "topics": "ok",
+        "consumer lag": "ok",
+        "database": "ok",
+        "clock skew": "ok",
+        "migrations": "ok",
+        "workers": "fail",
+        "dashboard": "ok",
+        "overdue checks": "fail",
+        "sweeper": "fail",
+        "projection": "ok",
+        "unknown outcomes": "warn",
+        "attention": "warn",
+        "dead letters": "warn",
         "provider znet-main": "fail",
     }
     for item in found.values():
@@ -356,7 +429,9 @@ def test_the_doctor_names_what_was_switched_off_by_hand(command: CommandLine, en
     stays = command("config", "import")
     assert (stays.status, "znet-main was switched off by hand and stays off" in stays.err) == (0, True)
     assert command("integration", "on", "znet-main", "--reason", "repaired", "--json").document() == {
-        "integration_id": "znet-main", "enabled": True, "changed": True,
+        "integration_id": "znet-main",
+        "enabled": True,
+        "changed": True,
     }
     assert "integration znet-main" not in findings(command)[1]
     assert command("integration", "off", "none", "--reason", "r").status == 2
@@ -385,9 +460,9 @@ def test_the_doctor_goes_on_when_a_server_is_away(command: CommandLine) -> None:
 
 
 def test_the_doctor_names_tokens_that_are_used_and_about_to_be_over(command: CommandLine, engine: sa.Engine) -> None:
-    made = tokens.create(engine, "shop", ["orders:write"], None, "test", timedelta(days=3))
+    made = api_tokens.create(engine, "shop", ["orders:write"], None, "test", timedelta(days=3))
     unused = findings(command)[1]["dashboard"]
     assert (unused["verdict"], unused["finding"]) == ("ok", "1 token in force")
-    assert tokens.matching(engine, made.text)
+    assert api_tokens.matching(engine, made.text)
     used = findings(command)[1]["dashboard"]
     assert used["verdict"] == "warn" and "shop" in used["finding"]

@@ -51,9 +51,14 @@ def test_lists_and_screens_hide_the_player_and_the_phone(command: CommandLine, e
     put_attempt(engine, "accepted", pins=["gAAAA-sealed"])
     put_dead_letter(engine, order_id="o-1")
     for arguments in (
-        ("orders", "list"), ("orders", "list", "--json"), ("order", "show", "demo", "o-1"),
-        ("order", "show", "demo", "o-1", "--json"), ("order", "why", "demo", "o-1"),
-        ("order", "why", "demo", "o-1", "--json"), ("dlq", "list"), ("dlq", "show", "1"),
+        ("orders", "list"),
+        ("orders", "list", "--json"),
+        ("order", "show", "demo", "o-1"),
+        ("order", "show", "demo", "o-1", "--json"),
+        ("order", "why", "demo", "o-1"),
+        ("order", "why", "demo", "o-1", "--json"),
+        ("dlq", "list"),
+        ("dlq", "show", "1"),
         ("dlq", "show", "1", "--json"),
     ):
         said = command(*arguments)
@@ -99,8 +104,15 @@ def test_wrong_usage_is_said_on_stderr_and_ends_with_2(
 
 def test_why_says_headline_times_actor_and_evidence(command: CommandLine, engine: sa.Engine) -> None:
     put_order(engine, lines=1)
-    put_attempt(engine, "unknown", absent_answers=2, sent_at=BORN, next_check_at=BORN + timedelta(days=9000),
-                check_number=3, evidence={"last": {"kind": "not_found"}})
+    put_attempt(
+        engine,
+        "unknown",
+        absent_answers=2,
+        sent_at=BORN,
+        next_check_at=BORN + timedelta(days=9000),
+        check_number=3,
+        evidence={"last": {"kind": "not_found"}},
+    )
 
     said = command("order", "why", "demo", "o-1")
     document = command("order", "why", "demo", "o-1", "--json").document()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from streams.seal import VARIABLE, new_key
 from tests.contract.command_line import CONFIG, CommandLine
 from tests.waiting import wait_until
@@ -29,14 +29,29 @@ def command(
 
 
 def test_a_token_is_shown_once_listed_without_its_text_and_revoked(command: CommandLine) -> None:
-    made = command("token", "create", "--name", "shop", "--scope", "orders:write", "--scope", "orders:read",
-                   "--tenant", "demo", "--expires", "90d")  # fmt: skip
+    made = command(
+        "token",
+        "create",
+        "--name",
+        "shop",
+        "--scope",
+        "orders:write",
+        "--scope",
+        "orders:read",
+        "--tenant",
+        "demo",
+        "--expires",
+        "90d",
+    )
     text = made.out.strip()
     assert (made.status, text[:3], len(text)) == (0, "ow_", 59)
     [row] = command("token", "list", "--json").document()["tokens"]
     assert (row["name"], row["tenant_id"], row["scopes"], row["created_by"]) == (
-        "shop", "demo", ["orders:read", "orders:write"], "ayse",
-    )  # fmt: skip
+        "shop",
+        "demo",
+        ["orders:read", "orders:write"],
+        "ayse",
+    )
     assert text.split("_")[2] not in command("token", "list").out + command("token", "list", "--json").out
     assert command("token", "revoke", row["id"]).status == 0
     assert command("token", "revoke", row["id"]).status == 1
@@ -86,12 +101,22 @@ def test_the_dashboard_says_where_it_is_and_ends_when_it_is_asked(
     tmp_path: Path, database: str, broker: Broker, number: signal.Signals
 ) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": database, VARIABLE: new_key(),
-               "KAFKA_BOOTSTRAP_SERVERS": broker.address}  # fmt: skip
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": database,
+        VARIABLE: new_key(),
+        "KAFKA_BOOTSTRAP_SERVERS": broker.address,
+    }
     log = tmp_path / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "orderwatch", "dashboard", "--port", "0"], cwd=tmp_path,
-                                   env=environ, stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orderwatch", "dashboard", "--port", "0"],
+            cwd=tmp_path,
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         wait_until(lambda: "dashboard at " in log.read_text("utf-8"), timeout_s=60)
         url = log.read_text("utf-8").partition("dashboard at ")[2].split()[0]

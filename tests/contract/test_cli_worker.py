@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orderwatch.embedded import Broker, running
+from orderwatch.localservers.bundled import Broker, running
 from tests.contract.command_line import CommandLine
 from tests.waiting import wait_until
 
@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-            parts_directory: Path) -> CommandLine:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts_directory: Path
+) -> CommandLine:
     # Not in tmp_path: PostgreSQL under root is another user, who may not go there.
     directory = parts_directory / tmp_path.name
     directory.mkdir()
@@ -43,7 +44,9 @@ def lone_worker(command: CommandLine, broker: Broker, database: str) -> Iterator
 def started(command: CommandLine) -> Iterator["subprocess.Popen[bytes]"]:
     with (command.directory / "worker.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orderwatch", "worker", "--web-port", "0"], cwd=command.directory, stdout=log,
+            [sys.executable, "-m", "orderwatch", "worker", "--web-port", "0"],
+            cwd=command.directory,
+            stdout=log,
             stderr=log,
         )
     yield process

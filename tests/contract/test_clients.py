@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from confluent_kafka import Consumer, Producer, TopicPartition
 from sqlalchemy.orm import Session
 
-from orderwatch.embedded import Broker, Postgres, free_port
+from orderwatch.localservers.bundled import Broker, Postgres, free_port
 from streams import events, topics
 from streams.clients import BadEvent, Change, OrderProducer, StatusChanges
-from streams.config import Config, KafkaConfig
+from streams.config.loader import Config, KafkaConfig
 from streams.errors import BrokerUnavailable, ConfigError, EventError
 from streams.events import Created, StatusChanged
-from streams.kafka import apply_topics, client_settings, group_lag
+from streams.kafka.producer import apply_topics, client_settings, group_lag
 from streams.outbox import enqueue, outbox_table, relay, relay_until
 from streams.seal import Sealer, new_key
 from tests.conftest import wait_until
@@ -34,10 +34,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def wire(broker: Broker) -> KafkaConfig:
     """Topics of its own, and a group that is quick to join."""
-    config = Config(database={"url": "embedded"}, kafka={
-        "bootstrap_servers": broker.address, "topic_prefix": f"c{uuid4().hex[:8]}.", "session_timeout": 1.0,
-        "rebalance_timeout": 3.0,
-    })
+    config = Config(
+        database={"url": "embedded"},
+        kafka={
+            "bootstrap_servers": broker.address,
+            "topic_prefix": f"c{uuid4().hex[:8]}.",
+            "session_timeout": 1.0,
+            "rebalance_timeout": 3.0,
+        },
+    )
     apply_topics(config.kafka, topics.specs(config))
     return config.kafka
 
@@ -48,15 +53,28 @@ def nowhere() -> KafkaConfig:
 
 
 def order(number: int, **more: Any) -> Created:
-    made = {"order_id": f"order-{number}", "tenant_id": "demo", "package_id": "p", "user_identifier": "u",
-            "created_at": NOW}
+    made = {
+        "order_id": f"order-{number}",
+        "tenant_id": "demo",
+        "package_id": "p",
+        "user_identifier": "u",
+        "created_at": NOW,
+    }
     return Created(**(made | more))
 
 
 def change(number: int, version: int, **more: Any) -> StatusChanged:
-    made = {"order_id": f"order-{number}", "tenant_id": "demo", "version": version, "status": "pending",
-            "external_status": "processing", "previous_external_status": "sent", "reason": "provider",
-            "checks": version, "occurred_at": NOW}
+    made = {
+        "order_id": f"order-{number}",
+        "tenant_id": "demo",
+        "version": version,
+        "status": "pending",
+        "external_status": "processing",
+        "previous_external_status": "sent",
+        "reason": "provider",
+        "checks": version,
+        "occurred_at": NOW,
+    }
     return StatusChanged(**(made | more))
 
 
@@ -73,8 +91,9 @@ def write(wire: KafkaConfig, topic: str, values: list[Any]) -> None:
 
 def read(wire: KafkaConfig, topic: str) -> list[Any]:
     """Every record there is, in order within a partition."""
-    consumer = Consumer(client_settings(wire) | {"group.id": uuid4().hex, "enable.auto.commit": False,
-                                                 "enable.partition.eof": True})
+    consumer = Consumer(
+        client_settings(wire) | {"group.id": uuid4().hex, "enable.auto.commit": False, "enable.partition.eof": True}
+    )
     consumer.assign([TopicPartition(wire.topic_prefix + topic, partition, 0) for partition in range(wire.partitions)])
     found, ends = [], 0
     try:
@@ -105,12 +124,19 @@ def test_a_placed_order_is_on_the_broker_as_an_event(wire: KafkaConfig) -> None:
     assert dict(record.headers()) == dict(events.headers(order(1), source="my-shop", at=NOW))
 
 
-@pytest.mark.parametrize(("wrong", "name"), [
-    ({"order_id": "a b"}, "order_id"), ({"quantity": 0}, "quantity"),
-    ({"created_at": NOW.replace(tzinfo=None)}, "created_at"),
-    ({"user_identifier": None}, "user_identifier"), ({"package_id": "p\0"}, "package_id"),
-    ({"extra_field": "\ud800"}, "JSON"), ({"extra_field": object()}, "JSON"), ({"params": {"a": 1}}, "params"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"order_id": "a b"}, "order_id"),
+        ({"quantity": 0}, "quantity"),
+        ({"created_at": NOW.replace(tzinfo=None)}, "created_at"),
+        ({"user_identifier": None}, "user_identifier"),
+        ({"package_id": "p\0"}, "package_id"),
+        ({"extra_field": "\ud800"}, "JSON"),
+        ({"extra_field": object()}, "JSON"),
+        ({"params": {"a": 1}}, "params"),
+    ],
+)
 def test_a_wrong_order_raises_before_anything_is_sent(nowhere: KafkaConfig, wrong: dict[str, Any], name: str) -> None:
     with OrderProducer(nowhere, timeout_s=0.2) as producer, pytest.raises(EventError, match=name):
         producer.place(order(1, **wrong))
@@ -197,7 +223,7 @@ def test_a_wrong_order_does_not_reach_the_outbox(shop: tuple[sa.Engine, sa.Table
 
 
 def test_what_was_not_acknowledged_stays_pending_and_a_repeat_is_the_same_fact(
-    wire: KafkaConfig, nowhere: KafkaConfig, shop: tuple[sa.Engine, sa.Table],
+    wire: KafkaConfig, nowhere: KafkaConfig, shop: tuple[sa.Engine, sa.Table]
 ) -> None:
     engine, table = shop
     with engine.begin() as connection:
@@ -239,8 +265,10 @@ def test_two_relays_send_each_row_once(wire: KafkaConfig, shop: tuple[sa.Engine,
     stop = threading.Event()
 
     with OrderProducer(wire) as producer:
-        relays = [threading.Thread(target=relay_until, args=(stop, engine, table, producer), kwargs={"every_s": 0.01})
-                  for _ in range(2)]
+        relays = [
+            threading.Thread(target=relay_until, args=(stop, engine, table, producer), kwargs={"every_s": 0.01})
+            for _ in range(2)
+        ]
         for thread in relays:
             thread.start()
         wait_until(lambda: pending(engine, table) == 0)
@@ -266,13 +294,26 @@ def follow(wire: KafkaConfig, group: str, count: int, **more: Any) -> list[Chang
 
 
 def test_changes_come_typed_in_order_and_each_version_once(wire: KafkaConfig) -> None:
-    write(wire, topics.STATUS_CHANGED, [change(1, 1), change(2, 1), change(1, 2), change(1, 2), change(1, 1),
-                                        change(1, 1, tenant_id="other"), change(1, 3), change(2, 2)])
+    write(
+        wire,
+        topics.STATUS_CHANGED,
+        [
+            change(1, 1),
+            change(2, 1),
+            change(1, 2),
+            change(1, 2),
+            change(1, 1),
+            change(1, 1, tenant_id="other"),
+            change(1, 3),
+            change(2, 2),
+        ],
+    )
 
     seen = follow(wire, "g1", 6)
 
-    assert [found.event.version for found in seen if found.event.order_id == "order-1"
-            and found.event.tenant_id == "demo"] == [1, 2, 3]
+    assert [
+        found.event.version for found in seen if found.event.order_id == "order-1" and found.event.tenant_id == "demo"
+    ] == [1, 2, 3]
     assert [found.event.version for found in seen if found.event.order_id == "order-2"] == [1, 2]
     assert change(1, 1, tenant_id="other") in [found.event for found in seen]
 
@@ -309,8 +350,11 @@ def test_a_change_whose_loop_was_left_comes_again_in_the_next_loop(wire: KafkaCo
 
 def test_bad_events_are_told_once_and_passed(wire: KafkaConfig) -> None:
     secret = "hunter2"
-    write(wire, topics.STATUS_CHANGED, [change(1, 1), b'{"order_id": "%s!"}' % secret.encode(), b"\xff", order(1), None,
-                                        change(1, 2)])
+    write(
+        wire,
+        topics.STATUS_CHANGED,
+        [change(1, 1), b'{"order_id": "%s!"}' % secret.encode(), b"\xff", order(1), None, change(1, 2)],
+    )
     bad: list[BadEvent] = []
 
     seen = follow(wire, "g4", 2, on_bad=bad.append)
@@ -322,7 +366,7 @@ def test_bad_events_are_told_once_and_passed(wire: KafkaConfig) -> None:
 
 
 def test_the_default_says_where_a_bad_event_was_without_its_content(
-    wire: KafkaConfig, caplog: pytest.LogCaptureFixture,
+    wire: KafkaConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(wire, topics.STATUS_CHANGED, [b'{"order_id": "hunter2!"}', change(1, 1)])
 
@@ -383,14 +427,22 @@ def test_members_that_come_and_go_miss_nothing(wire: KafkaConfig) -> None:
             if thread.ident:
                 thread.join()
     assert {(order_id, v) for _, order_id, v in seen} == {
-        (f"order-{number}", version) for number in range(40) for version in range(1, last + 2)}
+        (f"order-{number}", version) for number in range(40) for version in range(1, last + 2)
+    }
 
 
 def run_example(name: str, broker: Broker, **environ: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(EXAMPLES.parent), "KAFKA_BOOTSTRAP_SERVERS": broker.address,
-             **environ},
+        [sys.executable, str(EXAMPLES / name)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(EXAMPLES.parent),
+            "KAFKA_BOOTSTRAP_SERVERS": broker.address,
+            **environ,
+        },
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from orderwatch.embedded import HOST
+from orderwatch.localservers.bundled import HOST
 
 FETCH, OFFSETS, METADATA, OFFSET_FETCH, FIND_COORDINATOR, VERSIONS = 1, 2, 3, 9, 10, 18
 #: The newest version of each request that this server knows.
@@ -76,9 +76,9 @@ def moved(request: pytest.FixtureRequest) -> Iterator[Moved]:
 
 ASK = """
 import sys
-from streams.config import KafkaConfig
+from streams.config.loader import KafkaConfig
 from streams.errors import BrokerUnavailable
-from streams.kafka import group_lag
+from streams.kafka.producer import group_lag
 try:
     print(group_lag(KafkaConfig(bootstrap_servers=sys.argv[1]), "g", ["t"], timeout_s=2))
 except BrokerUnavailable as error:

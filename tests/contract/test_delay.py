@@ -13,11 +13,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from orderwatch.embedded import Broker
-from streams import delay
-from streams.config import KafkaConfig
-from streams.delay import DelayLine, Due
-from streams.kafka import group_lag
+from orderwatch.localservers.bundled import Broker
+from streams import delay_queue
+from streams.config.loader import KafkaConfig
+from streams.delay_queue import DelayLine, Due
+from streams.kafka.producer import group_lag
 from tests.waiting import eventually
 
 
@@ -79,8 +79,9 @@ class Line:
 
 @pytest.fixture
 async def line(broker: Broker) -> AsyncIterator[Line]:
-    kafka = KafkaConfig(bootstrap_servers=broker.address, topic_prefix=f"d{uuid4().hex[:8]}.", session_timeout=6,
-                        rebalance_timeout=6)  # fmt: skip
+    kafka = KafkaConfig(
+        bootstrap_servers=broker.address, topic_prefix=f"d{uuid4().hex[:8]}.", session_timeout=6, rebalance_timeout=6
+    )
     made = Line(kafka)
     made.create("orders.check")
     yield made
@@ -164,7 +165,7 @@ async def test_what_it_has_goes_on_while_what_came_cannot_be_read(line: Line, mo
 
 
 async def test_a_tier_that_is_made_later_is_read(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delay, "_LOOK_S", 0.2)
+    monkeypatch.setattr(delay_queue, "_LOOK_S", 0.2)
     async with line.running():
         await asyncio.sleep(0.5)
         line.create("orders.retry.5s")
@@ -280,7 +281,7 @@ async def test_stopping_is_quick_while_everything_sleeps(line: Line) -> None:
 def test_the_names_of_retry_topics_are_the_ones_that_the_line_listens_to() -> None:
     import re
 
-    from streams.config import tier_name
+    from streams.config.loader import tier_name
 
     pattern = re.compile(r"orders\.retry\.[0-9]+m?s")
     for seconds in (0.001, 0.5, 1, 1.5, 30, 60, 600, 3600, 86400):

@@ -53,8 +53,14 @@ class Run:
         asked = ConsumerGroupTopicPartitions(self.group, [TopicPartition(self.topic, n) for n in range(4)])
         found = self.admin.list_consumer_group_offsets([asked])[self.group].result(15).topic_partitions
         self.group = f"g-{uuid4().hex[:8]}"
-        consumer = Consumer({"bootstrap.servers": self.kafka.address, "group.id": self.group, "log_level": 0,
-                             "enable.auto.commit": False})  # fmt: skip
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.kafka.address,
+                "group.id": self.group,
+                "log_level": 0,
+                "enable.auto.commit": False,
+            }
+        )
         if kept := [place for place in found if place.offset >= 0]:
             consumer.commit(offsets=kept, asynchronous=False)
         consumer.close()
@@ -64,10 +70,24 @@ class Run:
         settings = {"BROKER": self.kafka.address, "TOPIC": self.topic, "GROUP": self.group, "DONE": str(self._done)}
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "tests.contract.faust_pool", "--datadir",
-                 str(self._log.parent / "data"), "worker", "--without-web", "-l", "warn"],
-                cwd=ROOT, env=os.environ | settings | environ, stdout=log, stderr=log,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "faust",
+                    "-A",
+                    "tests.contract.faust_pool",
+                    "--datadir",
+                    str(self._log.parent / "data"),
+                    "worker",
+                    "--without-web",
+                    "-l",
+                    "warn",
+                ],
+                cwd=ROOT,
+                env=os.environ | settings | environ,
+                stdout=log,
+                stderr=log,
+            )
         try:
             yield process
         finally:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from agents.providers import raw_server as raw
 from agents.providers.base import MAX_BODY
 from agents.providers.http import HttpClient, instant_s, sending_until, sort_error
-from agents.providers.raw_server import RawServer, http
+from agents.providers.testing import raw_server as raw
+from agents.providers.testing.raw_server import RawServer, http
 from streams.errors import NotSent, OutcomeUnknown, ProviderError
 
 SECRET = "s3cret/şifre"
@@ -33,13 +33,30 @@ NEVER_LEFT = {
     "NonHttpUrlClientError",
 }
 MAY_HAVE_LEFT = {
-    "ClientError", "ClientResponseError", "ContentTypeError", "WSServerHandshakeError", "ClientHttpProxyError",
-    "TooManyRedirects", "ClientConnectionError", "ClientConnectionResetError", "ClientOSError", "ClientConnectorError",
-    "ClientProxyConnectionError", "UnixClientConnectorError", "ClientSSLError", "ServerConnectionError",
-    "ServerDisconnectedError", "ServerTimeoutError", "ConnectionTimeoutError", "SocketTimeoutError",
-    "ClientPayloadError", "UploadAbortedError", "InvalidUrlRedirectClientError", "RedirectClientError",
+    "ClientError",
+    "ClientResponseError",
+    "ContentTypeError",
+    "WSServerHandshakeError",
+    "ClientHttpProxyError",
+    "TooManyRedirects",
+    "ClientConnectionError",
+    "ClientConnectionResetError",
+    "ClientOSError",
+    "ClientConnectorError",
+    "ClientProxyConnectionError",
+    "UnixClientConnectorError",
+    "ClientSSLError",
+    "ServerConnectionError",
+    "ServerDisconnectedError",
+    "ServerTimeoutError",
+    "ConnectionTimeoutError",
+    "SocketTimeoutError",
+    "ClientPayloadError",
+    "UploadAbortedError",
+    "InvalidUrlRedirectClientError",
+    "RedirectClientError",
     "NonHttpUrlRedirectClientError",
-}  # fmt: skip
+}
 
 
 def _family(error: type[Exception]) -> Iterator[type[Exception]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from orderwatch.embedded import free_port
+from orderwatch.localservers.bundled import free_port
 from streams.errors import StoreUnavailable
 from tests.contract.store import Store, store_on
 from tests.waiting import eventually
@@ -69,6 +69,7 @@ async def test_a_job_that_failed_counts_as_not_done(store: Store, other: Store) 
 
 async def test_a_leader_whose_database_went_away_says_so_and_may_lead_again(store: Store, other: Store) -> None:
     """The lock is given back by a rollback, which nobody answered: that error ended the worker."""
+
     async def work() -> dict[str, int]:
         other.cut_off_others()
         raise StoreUnavailable("gone")
@@ -111,9 +112,10 @@ async def test_a_leader_that_froze_leads_no_longer_and_one_that_works_for_long_d
     """Stopped for good with every connection open, it kept all others from sweeping."""
     monkeypatch.setattr("db.leader._SIGN_S", 0.3)
     url = sa.make_url(database).render_as_string(hide_password=False)
-    with store_on(database, frozen_s=1.0) as long, subprocess.Popen(
-        [sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE
-    ) as frozen:
+    with (
+        store_on(database, frozen_s=1.0) as long,
+        subprocess.Popen([sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE) as frozen,
+    ):
         done = asyncio.Event()
 
         async def work() -> dict[str, int]:

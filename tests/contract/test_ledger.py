@@ -10,12 +10,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from agents import decide
+from agents.domain import transition
+from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer
-from agents.routes import facts_of
 from db.engine import answering
 from db.rows import Attempt, Change, OrderState, Raised, Step
-from orderwatch.embedded import free_port
+from orderwatch.localservers.bundled import free_port
 from streams.errors import StoreUnavailable
 from streams.order import AttemptState, AttentionCode, ExternalStatus
 from tests.contract.store import Store, store_on
@@ -41,7 +41,7 @@ def other(database: str) -> Iterator[Store]:
 
 def new(order_id: str = "o", quantity: int = 1) -> Change:
     made = order(quantity, order_id)
-    return decide.opened(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
+    return transition.opened(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
 
 
 async def opened(store: Store, order_id: str = "o", quantity: int = 1) -> OrderState:
@@ -56,7 +56,7 @@ async def loaded(store: Store, order_id: str = "o") -> OrderState:
 
 
 def sending(state: OrderState, token: str = "me", lease_s: float = 30.0, number: int = 1) -> Change:
-    change = decide.sending(state, number, ROUTING, state.order.accepted_at, decide.Lease(token, lease_s))
+    change = transition.sending(state, number, ROUTING, state.order.accepted_at, transition.Lease(token, lease_s))
     assert change is not None
     return change
 
@@ -153,7 +153,7 @@ async def test_a_lease_ends_by_the_databases_clock(store: Store) -> None:
 
 
 def over(state: OrderState) -> Change:
-    change = decide.lease_over(state, 1, ROUTING, SCHEDULE, state.order.accepted_at + timedelta(days=99), "check")
+    change = transition.lease_over(state, 1, ROUTING, SCHEDULE, state.order.accepted_at + timedelta(days=99), "check")
     assert change is not None
     return change
 
@@ -173,8 +173,9 @@ async def test_an_answer_and_the_end_of_its_lease_cannot_both_be_written(store: 
         order_id = f"o{n}"
         await store.ledger.apply(sending(await opened(store, order_id), lease_s=-1.0))
         state = await loaded(store, order_id)
-        answered = decide.placed(state, 1, "me", PlacedAnswer(Placed.ACCEPTED), ROUTING, SCHEDULE,
-                                 state.order.accepted_at)  # fmt: skip
+        answered = transition.placed(
+            state, 1, "me", PlacedAnswer(Placed.ACCEPTED), ROUTING, SCHEDULE, state.order.accepted_at
+        )
         assert answered is not None
         results = await asyncio.gather(store.ledger.apply(answered), other.ledger.apply(over(state)))
         assert sum(result is not None for result in results) == 1
@@ -223,17 +224,21 @@ async def test_what_an_attempt_was_born_with_is_never_rewritten(store: Store) ->
     assert await store.ledger.apply(Change(order=state.order, attempts=[row])) is not None
     after = (await loaded(store)).attempts[0]
     assert (after.wire, after.reference, after.integration_id) == (
-        state.attempts[0].wire, state.attempts[0].reference, "one",
-    )  # fmt: skip
+        state.attempts[0].wire,
+        state.attempts[0].reference,
+        "one",
+    )
 
 
 async def test_a_bad_row_of_a_batch_fails_alone(store: Store) -> None:
     bad = new("bad")
     bad.steps.append(Step(step="answered", actor="dispatch", details={"raw": "nul \x00"}))
     results = await asyncio.gather(
-        *(store.ledger.open(new(f"o{n}")) for n in range(5)), store.ledger.open(bad),
-        *(store.ledger.open(new(f"p{n}")) for n in range(5)), return_exceptions=True,
-    )  # fmt: skip
+        *(store.ledger.open(new(f"o{n}")) for n in range(5)),
+        store.ledger.open(bad),
+        *(store.ledger.open(new(f"p{n}")) for n in range(5)),
+        return_exceptions=True,
+    )
     assert isinstance(results[5], DBAPIError) and not isinstance(results[5], StoreUnavailable)
     assert all(isinstance(result, Change) for n, result in enumerate(results) if n != 5)
     assert store.rows("select count(*) as n from ledger_orders") == [{"n": 10}]
@@ -254,8 +259,12 @@ async def test_a_burst_shares_commits(store: Store) -> None:
 
 async def test_a_database_that_is_away_is_said_so() -> None:
     with store_on(f"postgresql+psycopg2://nobody:secret@127.0.0.1:{free_port()}/none") as store:
-        for call in (store.ledger.open(new()), store.ledger.apply(new()), store.ledger.load(("t", "o")),
-                     store.ledger.overdue(None, 0.0, 10)):  # fmt: skip
+        for call in (
+            store.ledger.open(new()),
+            store.ledger.apply(new()),
+            store.ledger.load(("t", "o")),
+            store.ledger.overdue(None, 0.0, 10),
+        ):
             with pytest.raises(StoreUnavailable) as caught:
                 await call
             assert "secret" not in str(caught.value) and "player" not in str(caught.value)
@@ -322,8 +331,10 @@ async def test_open_orders_past_their_deadline_are_found_and_settled_ones_are_no
         await opened(store, name)
     store.run("update ledger_orders set deadline_at = now() - interval '1 s'")
     store.run("update ledger_orders set external_status = 'expired' where order_id = 'expired'")
-    store.run("update ledger_orders set external_status = 'failed', status = 'rejected', finished_at = now()"
-              " where order_id = 'done'")  # fmt: skip
+    store.run(
+        "update ledger_orders set external_status = 'failed', status = 'rejected', finished_at = now()"
+        " where order_id = 'done'"
+    )
     assert await store.ledger.past_deadline(("", ""), 10) == [("t", "open")]
     assert await store.ledger.past_deadline(("t", "open"), 10) == []
 
@@ -333,7 +344,7 @@ async def test_a_threshold_that_was_raised_is_not_found_again(store: Store) -> N
     store.run("update ledger_orders set accepted_at = now() - interval '10 min'")
     asked = (("", ""), 300.0, AttentionCode.LONG_PENDING.value, "300s", 10)
     assert await store.ledger.pending_longer(*asked) == [("t", "o")]
-    change = decide.long_pending(state, ROUTING, state.order.accepted_at, 300.0)
+    change = transition.long_pending(state, ROUTING, state.order.accepted_at, 300.0)
     assert change is not None and await store.ledger.apply(change) is not None
     assert await store.ledger.pending_longer(*asked) == []
     assert await store.ledger.pending_longer(("", ""), 300.0, AttentionCode.LONG_PENDING.value, "900s", 10)
@@ -342,7 +353,7 @@ async def test_a_threshold_that_was_raised_is_not_found_again(store: Store) -> N
 async def test_a_status_that_never_reached_the_view_is_untold(store: Store) -> None:
     state = await opened(store)
     assert await store.ledger.untold(("", ""), 0.0, 10) == []
-    change = decide.expired(state, ROUTING, state.order.accepted_at, fail=False, actor="sweep")
+    change = transition.expired(state, ROUTING, state.order.accepted_at, fail=False, actor="sweep")
     assert change is not None and await store.ledger.apply(change) is not None
     assert await store.ledger.untold(("", ""), 0.0, 10) == [("t", "o")]
     store.run("update orders set version = 1")
@@ -353,7 +364,7 @@ async def test_a_status_that_never_reached_the_view_is_untold(store: Store) -> N
 async def test_orders_that_wait_for_the_configuration_are_found(store: Store) -> None:
     made = order()
     waits = routing(mode="manual", primary=None, fallback=None)
-    change = decide.opened(made, waits, waits.first(facts_of(made)), made.accepted_at)
+    change = transition.opened(made, waits, waits.first(facts_of(made)), made.accepted_at)
     assert await store.ledger.open(change) is not None
     (due,) = await store.ledger.waiting(("", ""), [AttentionCode.MANUAL_ROUTE], 10)
     assert (due.order_id, due.attempt) == ("o", 0)

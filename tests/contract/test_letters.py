@@ -8,22 +8,40 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from agents import letters as sending
-from agents.routes import Routing
+from agents.diagnosis import replay_preview
+from agents.diagnosis.replay_preview import Verdict, judged
+from agents.domain import dead_letters as sending
+from agents.domain.routing import Routing
 from db import models as m
-from orderwatch import letters
-from orderwatch.letters import Verdict, judged
 from streams.errors import EventError
 from streams.events import Created, decode
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_order, reading
 from tests.fakes import CAREFUL, account, config
 
-CREATED = {"order_id": "o-1", "tenant_id": "t", "package_id": "p", "user_identifier": "player-1",
-           "created_at": "2026-01-01T12:00:00Z"}  # fmt: skip
-CHECK = {"order_id": "o-1", "tenant_id": "t", "attempt": 1, "check_number": 3, "reason": "backoff",
-         "due_at": "2026-01-01T12:00:00Z"}  # fmt: skip
-COMMAND = {"command_id": "c-1", "order_id": "o-1", "tenant_id": "t", "action": "cancel", "reason": "r", "by": "ayse",
-           "issued_at": "2026-01-01T12:00:00Z"}  # fmt: skip
+CREATED = {
+    "order_id": "o-1",
+    "tenant_id": "t",
+    "package_id": "p",
+    "user_identifier": "player-1",
+    "created_at": "2026-01-01T12:00:00Z",
+}
+CHECK = {
+    "order_id": "o-1",
+    "tenant_id": "t",
+    "attempt": 1,
+    "check_number": 3,
+    "reason": "backoff",
+    "due_at": "2026-01-01T12:00:00Z",
+}
+COMMAND = {
+    "command_id": "c-1",
+    "order_id": "o-1",
+    "tenant_id": "t",
+    "action": "cancel",
+    "reason": "r",
+    "by": "ayse",
+    "issued_at": "2026-01-01T12:00:00Z",
+}
 
 
 @pytest.fixture
@@ -34,8 +52,9 @@ def engine(database: str) -> Iterator[sa.Engine]:
 
 def routing(**options: Any) -> Routing:
     made = config(**options).model_dump()
-    made["mappings"] = [{**mapping, "cost": "12.50"} if mapping["integration"] == "one" else mapping
-                        for mapping in made["mappings"]]  # fmt: skip
+    made["mappings"] = [
+        {**mapping, "cost": "12.50"} if mapping["integration"] == "one" else mapping for mapping in made["mappings"]
+    ]
     made["integrations"] = [{**item, "currency": "TRY"} for item in made["integrations"]]
     made["database"] = {"url": "postgresql://nobody@127.0.0.1:1/none"}
     return Routing(type(config()).model_validate(made), {n: account(n, CAREFUL) for n in ("one", "two")})
@@ -43,8 +62,15 @@ def routing(**options: Any) -> Routing:
 
 def letter(number: int, value: Any, topic: str = "x.orders.created", **fields: Any) -> dict[str, Any]:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return {"id": number, "topic": topic, "value": data, "key": b"o-1", "headers": {"a": "b", "dlq.reason": "r"},
-            "reason": "handler_failed", **fields}  # fmt: skip
+    return {
+        "id": number,
+        "topic": topic,
+        "value": data,
+        "key": b"o-1",
+        "headers": {"a": "b", "dlq.reason": "r"},
+        "reason": "handler_failed",
+        **fields,
+    }
 
 
 def one(engine: sa.Engine, *of: Any, made: Routing | None = None) -> Verdict:
@@ -76,12 +102,17 @@ def test_the_same_content_is_a_repeat_and_other_content_a_clash(engine: sa.Engin
 
 
 def test_letters_of_one_group_are_judged_one_after_the_other(engine: sa.Engine) -> None:
-    rows = [letter(1, CREATED), letter(2, CREATED), letter(3, {**CREATED, "quantity": 2}),
-            letter(4, {**CREATED, "order_id": "o-2"}), letter(5, b"junk")]  # fmt: skip
+    rows = [
+        letter(1, CREATED),
+        letter(2, CREATED),
+        letter(3, {**CREATED, "quantity": 2}),
+        letter(4, {**CREATED, "order_id": "o-2"}),
+        letter(5, b"junk"),
+    ]
     found = judged(engine, routing(), rows, "x.")
     assert [verdict.word for verdict in found] == ["new", "repeat", "clash", "new", "malformed"]
-    assert letters.cost(found) == ({"TRY": Decimal("25.00")}, 0)
-    assert letters.cost(judged(engine, routing(primary="two", fallback=None), rows, "x.")) == ({}, 2)
+    assert replay_preview.cost(found) == ({"TRY": Decimal("25.00")}, 0)
+    assert replay_preview.cost(judged(engine, routing(primary="two", fallback=None), rows, "x.")) == ({}, 2)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from decimal import Decimal
 from prometheus_client.parser import text_string_to_metric_families
 
 from db import models as m
-from db import workers
+from db.control import worker_heartbeats
 from streams.metrics import DECLARED
 from tests.contract.ledger_rows import put, put_attempt, put_dead_letter, put_order
 from tests.dashboard import Dashboard, dashboard, settings
@@ -17,8 +17,9 @@ def samples(site: Dashboard) -> dict[tuple[str, ...], float]:
     assert shown.status == 200 and "player-123456" not in shown.text
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(shown.text) for sample in family.samples
-    }  # fmt: skip
+        for family in text_string_to_metric_families(shown.text)
+        for sample in family.samples
+    }
 
 
 def test_the_dashboard_measures_what_is_in_the_database(database: str) -> None:
@@ -26,11 +27,17 @@ def test_the_dashboard_measures_what_is_in_the_database(database: str) -> None:
     with dashboard(settings(database)) as site:
         put_order(site.engine, "o-1", created_at=now)
         put_order(site.engine, "o-2", created_at=now, external_status="unknown")
-        put_attempt(site.engine, "unknown", "o-2", cost_amount=Decimal("12.50"), cost_currency="TRY",
-                    next_check_at=now - timedelta(minutes=10))  # fmt: skip
+        put_attempt(
+            site.engine,
+            "unknown",
+            "o-2",
+            cost_amount=Decimal("12.50"),
+            cost_currency="TRY",
+            next_check_at=now - timedelta(minutes=10),
+        )
         put(site.engine, m.attention, id="a", code="expired", message="m", since=now - timedelta(hours=1))
         put_dead_letter(site.engine)
-        workers.note(site.engine, "here:1", workers.Doc(release="0.1.0", started_at=now))
+        worker_heartbeats.note(site.engine, "here:1", worker_heartbeats.Doc(release="0.1.0", started_at=now))
 
         found = samples(site)
 

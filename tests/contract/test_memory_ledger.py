@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from agents import decide
+from agents.domain import transition
+from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
-from agents.routes import facts_of
 from db.clock import Clock
 from db.ledger import Ledger
 from db.rows import Answer, Change, Commanded, OrderState, Raised
@@ -47,7 +47,7 @@ def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
 
 def new(order_id: str = "o", quantity: int = 1, **fields: Any) -> Change:
     made = order(quantity, order_id, **fields)
-    return decide.opened(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
+    return transition.opened(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
 
 
 async def opened(sides: Sides, order_id: str = "o", quantity: int = 1, **fields: Any) -> OrderState:
@@ -63,7 +63,7 @@ async def loaded(sides: Sides, order_id: str = "o") -> OrderState:
 
 async def leased(sides: Sides, order_id: str = "o", lease_s: float = 30.0) -> OrderState:
     state = await opened(sides, order_id)
-    change = decide.sending(state, 1, ROUTING, NOW, decide.Lease("me", lease_s))
+    change = transition.sending(state, 1, ROUTING, NOW, transition.Lease("me", lease_s))
     assert change is not None and await sides.ledger.apply(change) is not None
     return await loaded(sides, order_id)
 
@@ -98,7 +98,7 @@ async def test_a_decision_on_an_old_revision_writes_nothing(sides: Sides) -> Non
 
 async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
     state = await opened(sides)
-    change = decide.sending(state, 1, ROUTING, NOW, decide.Lease("me", 30.0))
+    change = transition.sending(state, 1, ROUTING, NOW, transition.Lease("me", 30.0))
     assert change is not None
     stored = await sides.ledger.apply(change)
     after = await loaded(sides)
@@ -112,7 +112,7 @@ async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
 @pytest.mark.parametrize(("lease_s", "ends"), [(30.0, False), (-1.0, True)])
 async def test_only_the_databases_clock_ends_a_lease(sides: Sides, lease_s: float, ends: bool) -> None:
     state = await leased(sides, lease_s=lease_s)
-    change = decide.lease_over(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
+    change = transition.lease_over(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
     assert change is not None and (await sides.ledger.apply(change) is not None) is ends
     assert (await loaded(sides)).attempts[0].state is (S.UNKNOWN if ends else S.SENDING)
 
@@ -140,8 +140,9 @@ async def test_one_decision_may_end_an_attempt_and_start_the_next(sides: Sides) 
 
 
 def command(command_id: str = "c", order_id: str = "o") -> Commanded:
-    return Commanded(command_id=command_id, tenant_id="t", order_id=order_id, action="cancel", by="ayse", reason="why",
-                     issued_at=NOW)
+    return Commanded(
+        command_id=command_id, tenant_id="t", order_id=order_id, action="cancel", by="ayse", reason="why", issued_at=NOW
+    )
 
 
 async def test_a_command_is_received_once_and_decided_once_with_what_follows_from_it(sides: Sides) -> None:
@@ -218,12 +219,15 @@ async def test_what_an_order_and_an_attempt_were_born_with_is_never_rewritten(si
     assert after.order.deadline_at == state.order.deadline_at
 
 
-@pytest.mark.parametrize("wrong", [
-    {"status": "approved"},
-    {"external_status": "failed", "status": "rejected"},
-    {"finished_at": NOW},
-    {"external_status": "completed", "finished_at": NOW},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": "approved"},
+        {"external_status": "failed", "status": "rejected"},
+        {"finished_at": NOW},
+        {"external_status": "completed", "finished_at": NOW},
+    ],
+)
 async def test_the_tables_keep_the_words_together(sides: Sides, wrong: dict[str, Any]) -> None:
     state = await opened(sides)
     with pytest.raises(IntegrityError):
@@ -266,7 +270,7 @@ async def test_orders_past_their_deadline_or_open_for_long_are_found_until_it_is
     assert await sides.ledger.past_deadline(("t", "open"), 10) == []
     asked: tuple[Any, ...] = (("", ""), 300.0, AttentionCode.LONG_PENDING.value, "300s", 10)
     assert await sides.ledger.pending_longer(*asked) == [("t", "open")]
-    raised = decide.long_pending(await loaded(sides, "open"), ROUTING, NOW, 300.0)
+    raised = transition.long_pending(await loaded(sides, "open"), ROUTING, NOW, 300.0)
     assert raised is not None and await sides.ledger.apply(raised) is not None
     assert await sides.ledger.pending_longer(*asked) == []
 
@@ -277,9 +281,23 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
     await sides.ledger.apply(touched(state, version=1, last_event={"version": 1}, last_event_at=at))
     assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
     assert await sides.ledger.untold(("", ""), 200.0, 10) == []
-    row = {"tenant_id": "t", "order_id": "o", "version": 1, "status": "pending", "external_status": "sent",
-           "reason": "provider", "message": None, "attempt": 1, "integration_id": "one", "provider_referans": "r",
-           "checks": 0, "occurred_at": at, "pins": None, "cost_amount": None, "cost_currency": None}  # fmt: skip
+    row = {
+        "tenant_id": "t",
+        "order_id": "o",
+        "version": 1,
+        "status": "pending",
+        "external_status": "sent",
+        "reason": "provider",
+        "message": None,
+        "attempt": 1,
+        "integration_id": "one",
+        "provider_referans": "r",
+        "checks": 0,
+        "occurred_at": at,
+        "pins": None,
+        "cost_amount": None,
+        "cost_currency": None,
+    }
     await sides.views.status([row])
     assert await sides.ledger.untold(("", ""), 60.0, 10) == []
     await sides.ledger.apply(touched(await loaded(sides), version=2, last_event={"version": 2}, last_event_at=at))
@@ -290,15 +308,28 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
 async def test_an_attention_is_untold_until_the_view_has_it(sides: Sides) -> None:
     state = await opened(sides)
     at = Clock().now() - timedelta(seconds=100)
-    raised = [Raised(code=code, message="m", since=at, discriminator=which)
-              for code, which in (("long_pending", "1"), ("long_pending", "2"), ("reversal", ""))]  # fmt: skip
+    raised = [
+        Raised(code=code, message="m", since=at, discriminator=which)
+        for code, which in (("long_pending", "1"), ("long_pending", "2"), ("reversal", ""))
+    ]
     await sides.ledger.apply(touched(state, raised=raised))
     shown = ("long_pending", "reversal", "long_pending")
     for number, code in enumerate(shown):
         assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
         assert await sides.ledger.untold(("", ""), 200.0, 10) == []
-        await sides.views.attention([{"id": f"a{number}", "tenant_id": "t", "order_id": "o", "integration_id": None,
-                                      "code": code, "message": "m", "since": at}])  # fmt: skip
+        await sides.views.attention(
+            [
+                {
+                    "id": f"a{number}",
+                    "tenant_id": "t",
+                    "order_id": "o",
+                    "integration_id": None,
+                    "code": code,
+                    "message": "m",
+                    "since": at,
+                }
+            ]
+        )
     assert await sides.ledger.untold(("", ""), 60.0, 10) == []
 
 
@@ -316,7 +347,7 @@ async def test_of_an_order_at_its_end_only_a_reversal_is_still_told(sides: Sides
 async def test_orders_that_wait_for_the_configuration_are_found(sides: Sides) -> None:
     made = order()
     waits = routing(mode="manual", primary=None, fallback=None)
-    await sides.ledger.open(decide.opened(made, waits, waits.first(facts_of(made)), made.accepted_at))
+    await sides.ledger.open(transition.opened(made, waits, waits.first(facts_of(made)), made.accepted_at))
     (due,) = await sides.ledger.waiting(("", ""), [AttentionCode.MANUAL_ROUTE], 10)
     assert (due.order_id, due.attempt, due.due_at) == ("o", 0, NOW)
     assert await sides.ledger.waiting(("", ""), [AttentionCode.NO_ROUTING], 10) == []
@@ -331,18 +362,18 @@ def decisions(state: OrderState, draw: random.Random, at: Any, way: Any) -> Chan
     answer = PlacedAnswer(draw.choice(list(Placed)), external_id="x", reason=draw.choice(list(Refusal)))
     match draw.randrange(7):
         case 0 | 1:
-            lease = decide.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
-            return decide.sending(state, row.attempt, way, at, lease)
+            lease = transition.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
+            return transition.sending(state, row.attempt, way, at, lease)
         case 2 | 3:
             token = row.lease_token or "none"
-            return decide.placed(state, row.attempt, token, answer, way, SCHEDULE, at)
+            return transition.placed(state, row.attempt, token, answer, way, SCHEDULE, at)
         case 4:
-            return decide.lease_over(state, row.attempt, way, SCHEDULE, at, "check")
+            return transition.lease_over(state, row.attempt, way, SCHEDULE, at, "check")
         case 5:
             seen = StatusAnswer(draw.choice(list(Seen)), external_id="x")
-            return decide.seen(state, row.attempt, seen, way, SCHEDULE, at)
+            return transition.seen(state, row.attempt, seen, way, SCHEDULE, at)
         case _:
-            return decide.busy(state, row.attempt, way, at, 5.0, "full")
+            return transition.busy(state, row.attempt, way, at, 5.0, "full")
 
 
 def shown(state: OrderState | None) -> Any:
@@ -364,7 +395,7 @@ async def test_a_random_walk_of_decisions_ends_the_same_on_both(database: str, s
     with store_on(database) as store:
         memory = in_memory()
         made = order(draw.choice([1, 2]))
-        change = decide.opened(made, way, way.first(facts_of(made)), NOW)
+        change = transition.opened(made, way, way.first(facts_of(made)), NOW)
         for ledger in (store.ledger, memory.ledger):
             assert await ledger.open(msgspec.convert(msgspec.to_builtins(change), Change)) is not None
         written = refused = 0

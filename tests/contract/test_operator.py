@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agents import operator
-from agents.guard import Delivery
+from agents.handlers import commands as handler_commands
 from agents.providers.base import Placed, Seen
-from db import commands
+from agents.runtime.guard import Delivery
+from db.control import commands
 from db.rows import Commanded
 from streams.errors import BrokerUnavailable, EventError
 from streams.events import Check, Command, decode, encode
@@ -31,10 +31,19 @@ def store(database: str) -> Iterator[Store]:
         yield made
 
 
-def says(action: CommandAction, command_id: str = "c-1", *, repeated: bool = False, order_id: str = "o", **words: Any
-         ) -> Delivery:  # fmt: skip
-    event = Command(command_id=command_id, tenant_id="t", order_id=order_id, action=action, reason="why", by="ayse",
-                    issued_at=LATER, **words)  # fmt: skip
+def says(
+    action: CommandAction, command_id: str = "c-1", *, repeated: bool = False, order_id: str = "o", **words: Any
+) -> Delivery:
+    event = Command(
+        command_id=command_id,
+        tenant_id="t",
+        order_id=order_id,
+        action=action,
+        reason="why",
+        by="ayse",
+        issued_at=LATER,
+        **words,
+    )
     return Delivery("orders.command", 0, 1, order_id.encode(), encode(event), [], repeated=repeated)
 
 
@@ -63,15 +72,15 @@ async def test_a_check_asks_under_the_number_of_the_ledger_and_again_under_the_s
     await worker.created()
     worker.sent.records.clear()
 
-    await operator.command(worker.deps, says(A.CHECK))
+    await handler_commands.command(worker.deps, says(A.CHECK))
     [first] = worker.sent.ids("orders.check")
     event = decode(Check, worker.sent.records[-1].value)
     number = (await worker.state()).attempts[0].check_number
     assert (event.attempt, event.check_number, event.reason, event.due_at) == (1, number, "operator", LATER)
 
-    await operator.command(worker.deps, says(A.CHECK))
+    await handler_commands.command(worker.deps, says(A.CHECK))
     assert worker.sent.ids("orders.check") == [first]  # the caller's repeat does nothing
-    await operator.command(worker.deps, says(A.CHECK, repeated=True))
+    await handler_commands.command(worker.deps, says(A.CHECK, repeated=True))
     assert worker.sent.ids("orders.check").count(first) == 2  # ours may be the rest of a crash
     assert (answer(store).done, answer(store).said, acts(store)) == (True, "asked for attempt 1", ["asked"])
 
@@ -79,12 +88,12 @@ async def test_a_check_asks_under_the_number_of_the_ledger_and_again_under_the_s
 async def test_one_id_is_carried_out_once_and_keeps_its_first_answer(store: Store) -> None:
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
     before = len((await worker.state()).attempts)
-    await operator.command(worker.deps, says(A.PLACE_AGAIN))
+    await handler_commands.command(worker.deps, says(A.PLACE_AGAIN))
     first = answer(store)
     assert first.done and f"attempt {before + 1} goes to one" in str(first.said)
     for repeated in (False, True):
-        await operator.command(worker.deps, says(A.PLACE_AGAIN, repeated=repeated))
-        await operator.command(worker.deps, says(A.CANCEL, repeated=repeated))
+        await handler_commands.command(worker.deps, says(A.PLACE_AGAIN, repeated=repeated))
+        await handler_commands.command(worker.deps, says(A.CANCEL, repeated=repeated))
     state = await worker.state()
     assert [row.state for row in state.attempts[before:]] == [S.ACCEPTED]
     assert (answer(store), acts(store)) == (first, ["placed_again"])
@@ -97,10 +106,10 @@ async def test_what_was_decided_and_not_told_is_told_and_placed_on_redelivery(st
     worker.sent.records.clear()
     worker.sent.away = 1
     with pytest.raises(BrokerUnavailable):
-        await operator.command(worker.deps, says(A.PLACE_AGAIN))
+        await handler_commands.command(worker.deps, says(A.PLACE_AGAIN))
     assert (answer(store).done, len(provider.placed)) == (True, placed)
 
-    await operator.command(worker.deps, says(A.PLACE_AGAIN, repeated=True))
+    await handler_commands.command(worker.deps, says(A.PLACE_AGAIN, repeated=True))
 
     assert len(provider.placed) == placed + 1
     assert (await worker.state()).order.external_status is ExternalStatus.SENT
@@ -112,7 +121,7 @@ async def test_two_workers_with_the_same_command_carry_it_out_once(store: Store)
     one = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
     before = len((await one.state()).attempts)
     two = Worker(store, FakeProvider(Placed.ACCEPTED), sent=Sent())
-    await asyncio.gather(*(operator.command(w.deps, says(A.PLACE_AGAIN)) for w in (one, two, one, two)))
+    await asyncio.gather(*(handler_commands.command(w.deps, says(A.PLACE_AGAIN)) for w in (one, two, one, two)))
     assert len((await one.state()).attempts) == before + 1
     assert acts(store) == ["placed_again"]
 
@@ -120,7 +129,7 @@ async def test_two_workers_with_the_same_command_carry_it_out_once(store: Store)
 async def test_different_commands_at_once_leave_one_live_attempt(store: Store) -> None:
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
     said = [says(A.PLACE_AGAIN, "c-1"), says(A.SEND_TO, "c-2", integration_id="two"), says(A.CANCEL, "c-3")]
-    await asyncio.gather(*(operator.command(worker.deps, one) for one in said))
+    await asyncio.gather(*(handler_commands.command(worker.deps, one) for one in said))
     answers = [answer(store, name).done for name in ("c-1", "c-2", "c-3")]
     assert None not in answers and answers.count(True) >= 1
     assert len([row for row in (await worker.state()).attempts if row.live]) <= 1
@@ -132,8 +141,8 @@ async def test_what_is_being_sent_is_neither_cancelled_nor_sent_elsewhere(store:
     worker = Worker(store, provider)
     sending = asyncio.create_task(worker.created())
     await eventually(lambda: provider.placed)
-    await operator.command(worker.deps, says(A.CANCEL, "c-1"))
-    await operator.command(worker.deps, says(A.SEND_TO, "c-2", integration_id="two"))
+    await handler_commands.command(worker.deps, says(A.CANCEL, "c-1"))
+    await handler_commands.command(worker.deps, says(A.SEND_TO, "c-2", integration_id="two"))
     provider.gate.set()
     await sending
     assert "being sent right now" in str(answer(store, "c-1").said) and "being sent" in str(answer(store, "c-2").said)
@@ -146,7 +155,7 @@ async def test_an_unsent_order_is_cancelled_and_a_late_dispatch_sends_nothing(st
     worker.deps.lanes = {}  # nothing can be sent: the attempt stays an intent
     await worker.created()
     due = await worker.due()
-    await operator.command(worker.deps, says(A.CANCEL))
+    await handler_commands.command(worker.deps, says(A.CANCEL))
     worker.deps.lanes = Worker(store, provider).deps.lanes
     await worker.guard("check", lambda _: worker.check(number=decode(Check, due.value).check_number), due)
     await worker.created()
@@ -158,17 +167,18 @@ async def test_an_unsent_order_is_cancelled_and_a_late_dispatch_sends_nothing(st
 
 async def test_an_order_that_nobody_knows_gets_an_answer(store: Store) -> None:
     worker = Worker(store, FakeProvider(Placed.ACCEPTED))
-    await operator.command(worker.deps, says(A.CANCEL))
+    await handler_commands.command(worker.deps, says(A.CANCEL))
     assert (answer(store).done, answer(store).said) == (False, "order o of tenant t was never accepted")
 
 
 async def test_an_id_that_belongs_to_another_order_does_nothing(store: Store) -> None:
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
-    other = Commanded(command_id="c-1", tenant_id="t", order_id="other", action="cancel", by="ayse", reason="why",
-                      issued_at=LATER)  # fmt: skip
+    other = Commanded(
+        command_id="c-1", tenant_id="t", order_id="other", action="cancel", by="ayse", reason="why", issued_at=LATER
+    )
     commands.receive(store.engine, other)  # and its worker died before it decided
     before = await worker.state()
-    await operator.command(worker.deps, says(A.CANCEL))
+    await handler_commands.command(worker.deps, says(A.CANCEL))
     assert await worker.state() == before
     assert (answer(store).order_id, answer(store).done) == ("other", None)
 
@@ -182,14 +192,14 @@ async def test_a_command_that_cannot_be_read_names_its_field(store: Store, words
     said = decode(Command, says(A.RESOLVE).value)
     wrong = Command(**{**{name: getattr(said, name) for name in said.__struct_fields__}, **words})
     with pytest.raises(EventError, match=f"command.v1: {field}: "):
-        await operator.command(worker.deps, Delivery("orders.command", 0, 1, b"o", encode(wrong), []))
+        await handler_commands.command(worker.deps, Delivery("orders.command", 0, 1, b"o", encode(wrong), []))
 
 
 async def test_a_waiter_sees_the_answer_and_gives_up_in_time(store: Store) -> None:
     assert commands.wait(store.engine, "t", "c-1", 0.1) is None
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
     waiter = asyncio.create_task(asyncio.to_thread(commands.wait, store.engine, "t", "c-1", 10.0))
-    await operator.command(worker.deps, says(A.PLACE_AGAIN))
+    await handler_commands.command(worker.deps, says(A.PLACE_AGAIN))
     found = await waiter
     assert found is not None and found.done
     assert [one.command_id for one in commands.of_order(store.engine, "t", "o")] == ["c-1"]

@@ -4,15 +4,23 @@ from dataclasses import dataclass
 
 import pytest
 
-from db import catalog
 from db import models as m
+from db.control import stored_config
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order
 from tests.dashboard import Answer, Dashboard
 
 PAGES = [
-    "/", "/orders", "/orders?state=open", "/orders/demo/o-1", "/attention", "/dead-letters", "/dead-letters/1",
-    "/integrations", "/routes", "/routes/demo/pubg-60",
-]  # fmt: skip
+    "/",
+    "/orders",
+    "/orders?state=open",
+    "/orders/demo/o-1",
+    "/attention",
+    "/dead-letters",
+    "/dead-letters/1",
+    "/integrations",
+    "/routes",
+    "/routes/demo/pubg-60",
+]
 
 
 @dataclass
@@ -35,11 +43,19 @@ def empty(site: Dashboard) -> Site:
 @pytest.fixture
 def full(empty: Site) -> Site:
     engine = empty.dashboard.engine
-    catalog.seed(engine, _Docs, "test")
+    stored_config.seed(engine, _Docs, "test")
     put_order(engine, lines=1, external_status="unknown", view={"user_identifier": "player-123456"})
     put_attempt(engine, "unknown", sent_at=BORN, message="<b>zaman aşımı</b>")
-    put(engine, m.order_events, tenant_id="demo", order_id="o-1", step="checked", actor="check", attempt=1,
-        details={"outcome": "not_found", "raw": "<script>alert(1)</script>"})  # fmt: skip
+    put(
+        engine,
+        m.order_events,
+        tenant_id="demo",
+        order_id="o-1",
+        step="checked",
+        actor="check",
+        attempt=1,
+        details={"outcome": "not_found", "raw": "<script>alert(1)</script>"},
+    )
     put(engine, m.attention, id="a", tenant_id="demo", order_id="o-1", code="outcome_unknown", message="m", since=BORN)
     put_dead_letter(engine, tenant_id="demo")
     return empty
@@ -47,8 +63,14 @@ def full(empty: Site) -> Site:
 
 class _Docs:
     integrations = (
-        {"id": "znet-main", "tenant_id": "demo", "provider": "znet", "currency": "TRY", "base_url": "http://127.0.0.1:1",
-         "credentials": {"kod": "${NONE:-demo}", "sifre": "${NONE:-demo}"}},
+        {
+            "id": "znet-main",
+            "tenant_id": "demo",
+            "provider": "znet",
+            "currency": "TRY",
+            "base_url": "http://127.0.0.1:1",
+            "credentials": {"kod": "${NONE:-demo}", "sifre": "${NONE:-demo}"},
+        },
     )
     routes = ({"tenant_id": "demo", "package_id": "pubg-60", "mode": "auto", "primary": "znet-main"},)
     mappings = ()
@@ -92,9 +114,9 @@ def test_an_order_says_what_it_waits_for_and_what_may_be_done(full: Site) -> Non
 def test_a_token_that_may_only_look_is_offered_no_act(full: Site) -> None:
     for path in PAGES:
         text = full.get(path, "orders:read").text
-        assert "data-open=\"act-" not in text and "data-post=\"/api/orders" not in text
-        assert "data-open=\"ack-" not in text and "data-open=\"switch-" not in text
-        assert "data-open=\"replay" not in text
+        assert 'data-open="act-' not in text and 'data-post="/api/orders' not in text
+        assert 'data-open="ack-' not in text and 'data-open="switch-' not in text
+        assert 'data-open="replay' not in text
     assert "lacks the scope actions" in full.get("/orders/demo/o-1", "orders:read").text
 
 

@@ -5,10 +5,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agents.providers import raw_server as raw
-from agents.providers.barakat import Barakat
 from agents.providers.base import Ask, Placed, Refusal, Seen
-from agents.providers.raw_server import http
+from agents.providers.testing import raw_server as raw
+from agents.providers.testing.raw_server import http
+from agents.providers.zdk.adapter import Barakat
 from streams.errors import InvalidOrder, ProviderError
 from tests.contract.provider_cases import ORDER, adapter_at, adapter_on, expect, money
 
@@ -194,17 +194,24 @@ SERVER_ROW = {"id": "u", "order_uuid": REFERENCE, "status": "accept", "pin": "P-
 STATUSES = {
     "KS01": (
         listed(row("accept", ["erg3eg"], quantity=1, data={"playerId": "t"}, product_name="A-60UC-stock")),
-        ASK, {"kind": Seen.SUCCEEDED, "message": "erg3eg", "cost": acct("1.26048"), "external_id": "ID_9f"}, {},
+        ASK,
+        {"kind": Seen.SUCCEEDED, "message": "erg3eg", "cost": acct("1.26048"), "external_id": "ID_9f"},
+        {},
     ),
     "KS02": (listed(row("wait")), ASK, {"kind": Seen.PENDING}, {}),
     "KS03": (
-        listed(row("reject", ["player not found"])), ASK, {"kind": Seen.FAILED, "message": "player not found"}, {},
+        listed(row("reject", ["player not found"])),
+        ASK,
+        {"kind": Seen.FAILED, "message": "player not found"},
+        {},
     ),
     "KS04": (listed(), ASK, {"kind": Seen.NOT_FOUND}, {}),
     "KS07": (listed(row("refunded")), ASK, {"kind": Seen.UNRECOGNISED}, {}),
     "KS08": (
-        http(json.dumps([SERVER_ROW])), Ask(REFERENCE),
-        {"kind": Seen.SUCCEEDED, "pins": ["P-1"], "external_id": "u"}, {},
+        http(json.dumps([SERVER_ROW])),
+        Ask(REFERENCE),
+        {"kind": Seen.SUCCEEDED, "pins": ["P-1"], "external_id": "u"},
+        {},
     ),
     "KS10": (http(error(121, "Token error")), ASK, {"kind": Seen.QUERY_ERROR, "tripped": True}, {}),
     "KS11 page": (http(PAGE), ASK, {"kind": Seen.QUERY_ERROR}, {}),
@@ -212,12 +219,16 @@ STATUSES = {
     "KS11 timeout": (raw.silence, ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "KS11 5xx": (http('{"status":"OK","data":[]}', 503), ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "KS13": (
-        listed(row("accept", ["C-1", "C-2", "C-3"], quantity=3)), Ask(REFERENCE, "ID_9f", delivers_pin=True),
-        {"kind": Seen.SUCCEEDED, "pins": ["C-1", "C-2", "C-3"], "message": ""}, {},
+        listed(row("accept", ["C-1", "C-2", "C-3"], quantity=3)),
+        Ask(REFERENCE, "ID_9f", delivers_pin=True),
+        {"kind": Seen.SUCCEEDED, "pins": ["C-1", "C-2", "C-3"], "message": ""},
+        {},
     ),
     "KS16": (
-        http('[{"orderId":"u","status":"approved","pin":"","note":""}]'), Ask(REFERENCE, "u"),
-        {"kind": Seen.SUCCEEDED}, {"words": {"Approved": "succeeded"}},
+        http('[{"orderId":"u","status":"approved","pin":"","note":""}]'),
+        Ask(REFERENCE, "u"),
+        {"kind": Seen.SUCCEEDED},
+        {"words": {"Approved": "succeeded"}},
     ),
     "another order's row": (listed(row("reject", order_id="ID_other")), ASK, {"kind": Seen.NOT_FOUND}, {}),
     "two rows that disagree": (listed(row("accept"), row("reject")), ASK, {"kind": Seen.UNRECOGNISED}, {}),
@@ -225,13 +236,15 @@ STATUSES = {
     "no list": (http('{"status":"OK"}'), ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "an empty list inside an error": (http('{"status":"ERROR","data":[]}'), ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "a code before its end": (
-        listed(row("wait", ["C-1"])), Ask(REFERENCE, "ID_9f", delivers_pin=True),
-        {"kind": Seen.PENDING, "message": ""}, {},
+        listed(row("wait", ["C-1"])),
+        Ask(REFERENCE, "ID_9f", delivers_pin=True),
+        {"kind": Seen.PENDING, "message": ""},
+        {},
     ),
     "maintenance": (http(error(130, "x"), 503), ASK, {"kind": Seen.QUERY_ERROR, "retry_after_s": 60.0}, {}),
     "a code of this shop": (http(error(130, "x")), ASK, {"tripped": True}, {"error_codes": {"130": "access"}}),
     "a vendor row without uuid": (listed(row("accept")), Ask(REFERENCE), {"kind": Seen.SUCCEEDED}, {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", STATUSES)
@@ -294,8 +307,7 @@ async def test_the_player_goes_where_the_mapping_says(option, mapping, name):
 
 
 @pytest.mark.parametrize(
-    ("mapping", "field"),
-    [({"provider_package_id": ""}, "provider_package_id"), ({"params": {"qty": "9"}}, "qty")],
+    ("mapping", "field"), [({"provider_package_id": ""}, "provider_package_id"), ({"params": {"qty": "9"}}, "qty")]
 )
 async def test_a_mapping_that_does_not_fit_is_refused_before_sending(mapping, field):
     async with adapter_at("barakat", "http://127.0.0.1:1") as shop:
@@ -307,14 +319,17 @@ async def test_a_mapping_that_does_not_fit_is_refused_before_sending(mapping, fi
 BALANCES = {
     "KB01": (http('{"balance":"43.55","email":"user@example.com"}'), acct("43.55"), "", False),
     "KB02": (
-        http('{"username":"d","email":"e","balance":8788.683,"currency":"USD"}'), money("8788.683", "USD"), "", False,
+        http('{"username":"d","email":"e","balance":8788.683,"currency":"USD"}'),
+        money("8788.683", "USD"),
+        "",
+        False,
     ),
     "KB04": (http('{"email":"x"}'), None, "the answer has no", False),
     "KB05": (http('{"code":120,"message":"x"}'), None, "access", True),
     "a page": (http(PAGE, 403), None, "html", True),
     "nested": (http('{"status":"OK","data":{"balance":"1"}}'), acct("1"), "", False),
     "a hang-up": (raw.hang_up, None, "the connection", False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BALANCES)

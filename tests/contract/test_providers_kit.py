@@ -11,10 +11,10 @@ import pytest
 TOP = Path(__file__).parents[2]
 EXAMPLE = TOP / "examples" / "provider_topup"
 
-CARELESS = '''
+CARELESS = """
 from agents.providers.base import Placed, PlacedAnswer
 from agents.providers.wire import unsent_or_unknown
-from agents.providers.znet import Znet
+from agents.providers.znet.adapter import Znet
 from streams.errors import ProviderError
 
 class Careless(Znet):
@@ -31,15 +31,31 @@ class Careless(Znet):
             else:
                 return PlacedAnswer(Placed.ACCEPTED, message=f"for {self.key}")
         return unsent_or_unknown(failed)
-'''
+"""
 
 
 def kit(adapter: str, *arguments: str, cwd: Path, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", "-q", "-rf", "--tb=line",
-        "-p", "no:cacheprovider", "-p", "agents.providers.conformance_plugin",
-        "--pyargs", "agents.providers.conformance", "--provider", adapter, *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        "-W",
+        "error",
+        "-p",
+        "no:asyncio",
+        "-q",
+        "-rf",
+        "--tb=line",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "agents.providers.testing.plugin",
+        "--pyargs",
+        "agents.providers.testing.conformance",
+        "--provider",
+        adapter,
+        *arguments,
+    ]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(map(str, (TOP, *path)))}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=110, check=False)
 
@@ -47,8 +63,11 @@ def kit(adapter: str, *arguments: str, cwd: Path, path: tuple[Path, ...] = ()) -
 @pytest.mark.parametrize(
     ("adapter", "accepted"),
     [
-        ("agents.providers.znet:Znet", "OK|10.12|980.88"),
-        ("agents.providers.barakat:Barakat", '{"status":"OK","data":{"order_id":"1","status":"accept","pin":"P-1"}}'),
+        ("agents.providers.znet.adapter:Znet", "OK|10.12|980.88"),
+        (
+            "agents.providers.zdk.adapter:Barakat",
+            '{"status":"OK","data":{"order_id":"1","status":"accept","pin":"P-1"}}',
+        ),
     ],
 )
 def test_our_adapters_keep_the_rules_of_the_kit(adapter, accepted, tmp_path):

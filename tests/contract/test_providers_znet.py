@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from agents.providers import raw_server as raw
 from agents.providers.base import Ask, Placed, Refusal, Seen
-from agents.providers.raw_server import http
+from agents.providers.testing import raw_server as raw
+from agents.providers.testing.raw_server import http
 from streams.errors import InvalidOrder, ProviderError
 from tests.contract.provider_cases import ORDER, adapter_at, adapter_on, expect, money
 

@@ -7,8 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from db import operator, queries
-from db.queries import OrderFilter
+from db.control import integration_state
+from db.reads import queries
+from db.reads.queries import OrderFilter
 from streams.errors import EventError, OrderNotFound
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order, reading
 
@@ -178,7 +179,7 @@ def completed(engine: sa.Engine, pins: list[str]) -> None:
 
 def test_released_pins_are_those_of_completed_attempts_and_leave_an_audit_row(engine: sa.Engine) -> None:
     completed(engine, ["s1", "s2"])
-    assert operator.release_pins(engine, "demo", "o-1", "ayse", str.upper) == ["S1", "S2"]
+    assert integration_state.release_pins(engine, "demo", "o-1", "ayse", str.upper) == ["S1", "S2"]
     assert audited(engine) == [("ayse", "pin.release")]
 
 
@@ -186,9 +187,9 @@ def test_pins_of_an_order_that_is_not_completed_stay_sealed(engine: sa.Engine) -
     put_order(engine, lines=2)
     put_attempt(engine, "completed", pins=["s1"])
     put_attempt(engine, "accepted", attempt=2, line=2)
-    assert operator.release_pins(engine, "demo", "o-1", "ayse", str.upper) == []
+    assert integration_state.release_pins(engine, "demo", "o-1", "ayse", str.upper) == []
     with pytest.raises(OrderNotFound, match="o-2"):
-        operator.release_pins(engine, "demo", "o-2", "ayse", str.upper)
+        integration_state.release_pins(engine, "demo", "o-2", "ayse", str.upper)
     assert audited(engine) == []
 
 
@@ -201,20 +202,26 @@ def test_a_pin_that_cannot_be_opened_releases_and_audits_nothing(engine: sa.Engi
         return sealed
 
     with pytest.raises(EventError):
-        operator.release_pins(engine, "demo", "o-1", "ayse", opened)
+        integration_state.release_pins(engine, "demo", "o-1", "ayse", opened)
     assert audited(engine) == []
 
 
 def test_codes_are_loaded_once_per_group_and_counted(engine: sa.Engine) -> None:
-    first = [operator.SealedCode(f"sealed-{n}", f"print-{n}") for n in range(1500)]
-    again = [operator.SealedCode("another sealing", "print-7"), operator.SealedCode("sealed-new", "print-new")]
-    assert len(operator.load_codes(engine, "demo", "steam", first, "ayse")) == 1500
-    assert operator.load_codes(engine, "demo", "steam", again, "ayse") == {"print-new"}
-    assert operator.load_codes(engine, "demo", "other", again[:1], "ayse") == {"print-7"}
+    first = [integration_state.SealedCode(f"sealed-{n}", f"print-{n}") for n in range(1500)]
+    again = [
+        integration_state.SealedCode("another sealing", "print-7"),
+        integration_state.SealedCode("sealed-new", "print-new"),
+    ]
+    assert len(integration_state.load_codes(engine, "demo", "steam", first, "ayse")) == 1500
+    assert integration_state.load_codes(engine, "demo", "steam", again, "ayse") == {"print-new"}
+    assert integration_state.load_codes(engine, "demo", "other", again[:1], "ayse") == {"print-7"}
     counted = {(row["code_group"], row["available"], row["taken"]) for row in queries.code_stock(engine)}
     assert counted == {("steam", 1501, 0), ("other", 1, 0)}
 
 
 def test_the_key_of_fingerprints_is_made_once(engine: sa.Engine) -> None:
-    made = [operator.fingerprint_key(engine, lambda key: f"sealed {key}", lambda key=key: key) for key in ("a", "b")]
+    made = [
+        integration_state.fingerprint_key(engine, lambda key: f"sealed {key}", lambda key=key: key)
+        for key in ("a", "b")
+    ]
     assert made == ["sealed a", "sealed a"]

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents import check, dispatch
-from agents.guard import Delivery, Guard
-from agents.lanes import Lane
+from agents.domain.routing import Routing
+from agents.gateway.gateway import Lane
+from agents.handlers import check, dispatch
+from agents.handlers.context import Deps
+from agents.maintenance.sweeper import sweep
 from agents.providers.base import Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
-from agents.routes import Routing
-from agents.sweep import sweep
-from agents.work import Deps
+from agents.runtime.guard import Delivery, Guard
 from db.ledger import Ledger
 from db.rows import Key, OrderState
-from streams.config import BreakerConfig, LimitsConfig
+from streams.config.loader import BreakerConfig, LimitsConfig
 from streams.errors import BrokerUnavailable, EventError, StoreUnavailable
 from streams.events import Check, Created, decode, encode
 from streams.order import AttemptState, ExternalStatus
@@ -40,8 +40,16 @@ def store(database: str) -> Iterator[Store]:
 class Worker:
     """Handlers with everything they need; ``sent`` is what the broker has."""
 
-    def __init__(self, store: Store, *providers: FakeProvider, profile: Profile = CAREFUL, sent: Sent | None = None,
-                 lease_s: float = 35.0, quick: bool = True, breaker: BreakerConfig = PATIENT) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        *providers: FakeProvider,
+        profile: Profile = CAREFUL,
+        sent: Sent | None = None,
+        lease_s: float = 35.0,
+        quick: bool = True,
+        breaker: BreakerConfig = PATIENT,
+    ) -> None:
         self.store = store
         self.sent = sent or Sent()
         one, two = providers if len(providers) == 2 else (providers[0], FakeProvider(Placed.ACCEPTED, name="two"))
@@ -55,8 +63,15 @@ class Worker:
             for name, made in accounts.items()
         }
         made = config()
-        self.deps = Deps(made, Routing(made, accounts), lanes, store.ledger, self.sent, store.clock,  # type: ignore[arg-type]
-                         tiers=SCHEDULE.tiers)  # fmt: skip
+        self.deps = Deps(
+            made,
+            Routing(made, accounts),
+            lanes,
+            store.ledger,
+            self.sent,
+            store.clock,  # type: ignore[arg-type]
+            tiers=SCHEDULE.tiers,
+        )
         self.guard = Guard(self.sent.send, self._stop, 0, 1.0)
 
     async def _stop(self, error: Exception) -> None:
@@ -70,13 +85,15 @@ class Worker:
         assert state is not None
         return state
 
-    async def check(self, attempt: int = 1, *, number: int | None = None, repeated: bool = False,
-                    reason: str = "backoff") -> None:  # fmt: skip
+    async def check(
+        self, attempt: int = 1, *, number: int | None = None, repeated: bool = False, reason: str = "backoff"
+    ) -> None:
         """The check that is due for an attempt, or an older one."""
         await check.check(self.deps, await self.due(attempt, number=number, repeated=repeated, reason=reason))
 
-    async def due(self, attempt: int = 1, *, number: int | None = None, repeated: bool = False,
-                  reason: str = "backoff") -> Delivery:  # fmt: skip
+    async def due(
+        self, attempt: int = 1, *, number: int | None = None, repeated: bool = False, reason: str = "backoff"
+    ) -> Delivery:
         row = (await self.state()).attempt(attempt)
         if number is None:
             assert row is not None
@@ -233,9 +250,7 @@ async def test_an_outcome_that_was_stored_and_not_told_is_told_on_redelivery(sto
 
 
 @pytest.mark.parametrize("answer", [Placed.ACCEPTED, Placed.COMPLETED])
-async def test_an_outcome_of_a_put_off_attempt_is_told_when_its_check_comes_again(
-    store: Store, answer: Placed
-) -> None:
+async def test_an_outcome_of_a_put_off_attempt_is_told_when_its_check_comes_again(store: Store, answer: Placed) -> None:
     worker = await put_off(store, FakeProvider(answer, answers=[Seen.PENDING]))
     delivery = await worker.due()
     worker.sent.records.clear()
@@ -483,8 +498,9 @@ def pass_deadline(worker: Worker) -> None:
     worker.deps.recall(("t", "o"))  # a deadline that moves by itself is nothing that a worker would expect
 
 
-async def test_a_check_after_what_the_worker_wrote_itself_reads_nothing(store: Store, monkeypatch: pytest.MonkeyPatch
-                                                                        ) -> None:
+async def test_a_check_after_what_the_worker_wrote_itself_reads_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING, Seen.SUCCEEDED])
     worker = Worker(store, provider)
     await worker.created()

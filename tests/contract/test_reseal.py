@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from db import operator
 from db.clock import Clock
-from db.reseal import Resealed, reseal
-from db.stock import CodeStock
-from orderwatch.codes_commands import fingerprint
+from db.control import integration_state
+from db.control.key_rotation import Resealed, reseal
+from db.control.stock import CodeStock
+from orderwatch.cli.codes import fingerprint
 from streams.errors import EventError
 from streams.seal import VARIABLE, Sealer, new_key
 from tests.contract.command_line import CommandLine
@@ -35,23 +35,39 @@ def fill(engine: sa.Engine, sealer: Sealer, orders: int = 3) -> None:
     for number in range(orders):
         pins = [sealer.seal(f"PIN-{number}-1"), sealer.seal(f"PIN-{number}-2")]
         ended = {"status": "approved", "external_status": "completed"}
-        put_order(engine, f"o-{number}", view={**ended, "pins": pins}, finished_at=BORN, rev=5, **ended,
-                  last_event={"version": 3, "pins": pins, "message": "kept"})  # fmt: skip
+        put_order(
+            engine,
+            f"o-{number}",
+            view={**ended, "pins": pins},
+            finished_at=BORN,
+            rev=5,
+            **ended,
+            last_event={"version": 3, "pins": pins, "message": "kept"},
+        )
         for line, pin in enumerate(pins, start=1):
             put_attempt(engine, "completed", f"o-{number}", attempt=line, line=line, pins=[pin])
-        put(engine, m.codes, tenant_id="demo", code_group="g", sealed=sealer.seal(f"CODE-{number}"),
-            fingerprint=f"f-{number}", **({"reference": "r", "taken_at": BORN} if number else {}))  # fmt: skip
+        put(
+            engine,
+            m.codes,
+            tenant_id="demo",
+            code_group="g",
+            sealed=sealer.seal(f"CODE-{number}"),
+            fingerprint=f"f-{number}",
+            **({"reference": "r", "taken_at": BORN} if number else {}),
+        )
     put_order(engine, "pending")
     put_attempt(engine, "accepted", "pending")
-    operator.fingerprint_key(engine, sealer.seal, lambda: "the key of fingerprints")
+    integration_state.fingerprint_key(engine, sealer.seal, lambda: "the key of fingerprints")
 
 
 def stored(engine: sa.Engine) -> list[str]:
     """Every sealed text there is."""
     with engine.connect() as connection:
-        lists = [*connection.execute(sa.select(m.attempts.c.pins)).scalars(),
-                 *connection.execute(sa.select(m.orders.c.pins)).scalars(),
-                 connection.execute(sa.select(m.codes.c.sealed)).scalars().all()]
+        lists = [
+            *connection.execute(sa.select(m.attempts.c.pins)).scalars(),
+            *connection.execute(sa.select(m.orders.c.pins)).scalars(),
+            connection.execute(sa.select(m.codes.c.sealed)).scalars().all(),
+        ]
         events = connection.execute(sa.select(m.ledger_orders.c.last_event)).scalars()
         lists += [event["pins"] for event in events if event]
         key = connection.execute(sa.select(m.service_state.c.value)).scalar_one()
@@ -67,8 +83,8 @@ def test_after_a_rotation_the_new_key_alone_opens_every_pin_code_and_fingerprint
     only_new = Sealer([NEW])
     assert sorted(only_new.open(text) for text in stored(engine)) == before
     assert done == Resealed(orders=3, codes=3, changed=3 * 2 + 3 + 1, foreign=0)
-    assert operator.release_pins(engine, "demo", "o-1", "ayse", only_new.open) == ["PIN-1-1", "PIN-1-2"]
-    key = only_new.open(operator.fingerprint_key(engine, only_new.seal, new_key))
+    assert integration_state.release_pins(engine, "demo", "o-1", "ayse", only_new.open) == ["PIN-1-1", "PIN-1-2"]
+    key = only_new.open(integration_state.fingerprint_key(engine, only_new.seal, new_key))
     assert fingerprint(key, "x") == fingerprint("the key of fingerprints", "x")
     with engine.connect() as connection:
         [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "pins.reseal"))
@@ -133,9 +149,12 @@ async def test_a_code_can_be_taken_while_its_batch_is_resealed(engine: sa.Engine
 
 
 def test_the_command_tells_its_progress_and_fails_while_something_is_sealed_elsewhere(
-    engine: sa.Engine, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    engine: sa.Engine,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     command = CommandLine(tmp_path, monkeypatch, capsys)
     command.set(DATABASE_URL=database, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", **{VARIABLE: NEW})
     fill(engine, Sealer([OLD]))

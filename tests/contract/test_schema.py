@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from db import models, schema
 from db.engine import connect
-from orderwatch.embedded import Postgres
+from orderwatch.localservers.bundled import Postgres
 from streams.errors import ConfigError, StoreUnavailable
 
 
@@ -41,9 +41,9 @@ def shape(engine: sa.Engine) -> dict[str, list[Any]]:
     """Everything the catalogue of PostgreSQL says about our tables; Alembic's comparison skips check constraints."""
     queries = {
         "columns": "select table_name, column_name, data_type, character_maximum_length, is_nullable, column_default,"
-                   " identity_generation from information_schema.columns where table_schema = 'public'",
+        " identity_generation from information_schema.columns where table_schema = 'public'",
         "constraints": "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint"
-                       " where connamespace = 'public'::regnamespace",
+        " where connamespace = 'public'::regnamespace",
         "indexes": "select tablename, indexname, indexdef from pg_indexes where schemaname = 'public'",
     }
     with engine.connect() as connection:
@@ -111,9 +111,7 @@ def test_many_processes_may_migrate_at_once(empty: sa.Engine) -> None:
     assert schema.is_current(empty)
 
 
-def test_a_migration_gives_up_on_a_table_that_a_worker_holds(
-    empty: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_gives_up_on_a_table_that_a_worker_holds(empty: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 100)
     schema.upgrade(empty)
     with empty.connect() as worker, worker.begin():

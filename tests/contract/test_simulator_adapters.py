@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-import simulator
+import orderwatch.simulator
 from agents.providers.base import Ask, Money, OrderFacts, Placed, Provider, Refusal, Seen, Setup
 from agents.providers.http import HttpClient
 from agents.providers.registry import build
-from simulator.orders import pin_of
-from simulator.scenario import load
+from orderwatch.simulator.orders import pin_of
+from orderwatch.simulator.scenario import load
 from tests.shops import Shops, open_shops
 
-ROOT = Path(simulator.__file__).parent.parent
+ROOT = Path(orderwatch.simulator.__file__).parent.parent
 CREDENTIALS = {"znet": {"kod": "5320000000", "sifre": "gizli"}, "barakat": {"token": "jeton"}}
 ACCOUNTS = {"znet": "znet-main", "barakat": "barakat-1"}
 CURRENCIES = {"znet": "TRY", "barakat": "USD"}
@@ -54,7 +54,7 @@ async def test_an_order_is_placed_followed_and_delivered(shops: Shops, name: str
         placed = await provider.place(reference, provider.prepare(ORDER, MAPPINGS[name], 1))
         assert placed.kind is Placed.ACCEPTED
         assert placed.cost == Money(Decimal({"znet": "10.12", "barakat": "1.26048"}[name]), CURRENCIES[name])
-        answer, = await provider.check([Ask(reference, placed.external_id, delivers_pin=True)])
+        (answer,) = await provider.check([Ask(reference, placed.external_id, delivers_pin=True)])
         assert (answer.kind, answer.pins) == (Seen.SUCCEEDED, (f"sealed:{pin_of(reference)}",))
         balance = await provider.balance()
         assert balance.money is not None
@@ -71,7 +71,7 @@ async def test_a_lost_answer_is_one_request_and_found_by_reference(shops: Shops,
         reference = provider.reference("demo", "o-1", 1)
         placed = await provider.place(reference, provider.prepare(ORDER, MAPPINGS[name], 1))
         assert placed.kind is Placed.AMBIGUOUS
-        answer, = await provider.look_up([Ask(reference, delivers_pin=True)])
+        (answer,) = await provider.look_up([Ask(reference, delivers_pin=True)])
         assert answer.kind is Seen.SUCCEEDED
     sent = (await shops.control("GET", "/requests?operation=place")).json
     assert [row["reference"] for row in sent] == [reference]
@@ -85,7 +85,7 @@ async def test_an_order_that_was_never_bought_is_not_found(shops: Shops, name: s
     async with adapter(shops, name) as provider:
         reference = provider.reference("demo", "o-1", 1)
         placed = await provider.place(reference, provider.prepare(ORDER, MAPPINGS[name], 1))
-        answer, = await provider.look_up([Ask(reference)])
+        (answer,) = await provider.look_up([Ask(reference)])
     assert (placed.kind, answer.kind) == (Placed.AMBIGUOUS, Seen.NOT_FOUND)
     assert await shops.ledger() == []
 
@@ -96,7 +96,7 @@ async def test_an_order_that_was_never_bought_is_not_found(shops: Shops, name: s
     [
         ({"balance": 0}, Placed.REJECTED, Refusal.FUNDS),
         ({"catalogue": []}, Placed.REJECTED, Refusal.PACKAGE),
-        ({"ip_allowed": False}, None, Refusal.ACCESS),   # znet cannot say for sure, barakat can
+        ({"ip_allowed": False}, None, Refusal.ACCESS),  # znet cannot say for sure, barakat can
     ],
 )
 async def test_refusals_are_read_for_what_they_are(

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import simulator
+import orderwatch.simulator
 from tests.shops import ZDK, ZNET, Shops, ask, open_shops
 
-DEMO = Path(simulator.__file__).with_name("demo.yaml")
+DEMO = Path(orderwatch.simulator.__file__).with_name("demo.yaml")
 
 
 @pytest.fixture
@@ -54,9 +54,16 @@ async def test_the_summary_counts_per_account(shops: Shops) -> None:
     await shops.order("u-1")
     summary = await shops.summary()
     assert summary == {
-        "references": 1, "executed": 1, "executed_twice": [], "cost": "10.12", "returned": "0", "balance": "989.88",
-        "currency": "TRY", "states": {"pending": 1}, "requests": {"place": 2},
-    }  # fmt: skip
+        "references": 1,
+        "executed": 1,
+        "executed_twice": [],
+        "cost": "10.12",
+        "returned": "0",
+        "balance": "989.88",
+        "currency": "TRY",
+        "states": {"pending": 1},
+        "requests": {"place": 2},
+    }
     assert [entry["reference"] for entry in await shops.ledger("?account=barakat-1")] == ["u-1"]
     assert await shops.ledger("?reference=404") == []
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from simulator.faults import FaultKind
+from orderwatch.simulator.faults import FaultKind
 from tests.shops import Got, Shops, ask, open_shops, request_bytes, sent_to
 from tests.waiting import eventually
 
@@ -259,7 +259,12 @@ async def test_a_seed_decides_which_orders_are_hit_whatever_their_order() -> Non
 
 def test_the_table_of_this_file_names_every_fault() -> None:
     tested_alone = {
-        FaultKind.HTML, FaultKind.PHP_WARNING, FaultKind.DRIP, FaultKind.HUGE, FaultKind.GZIP_BOMB,
-        FaultKind.LOCK_OUT, FaultKind.STALE,
-    }  # fmt: skip
+        FaultKind.HTML,
+        FaultKind.PHP_WARNING,
+        FaultKind.DRIP,
+        FaultKind.HUGE,
+        FaultKind.GZIP_BOMB,
+        FaultKind.LOCK_OUT,
+        FaultKind.STALE,
+    }
     assert set(FaultKind) == set(SEEN) | SILENT | RESET | tested_alone

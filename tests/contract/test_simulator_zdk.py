@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from simulator.orders import pin_of
+from orderwatch.simulator.orders import pin_of
 from tests.shops import Shops, ask, open_shops
 
 
@@ -23,15 +23,13 @@ async def test_an_order_waits_and_is_accepted_at_the_first_check(shops: Shops) -
     assert placed["status"] == "OK" and inner["order_id"].startswith("ID_")
     assert (inner["status"], inner["price"], inner["replay_api"]) == ("wait", "1.2604800000000000", None)
     assert inner["data"] == {"playerId": "p1"}
-    row, = await shops.rows("[u-1]")
+    (row,) = await shops.rows("[u-1]")
     assert (row["order_id"], row["order_uuid"], row["status"]) == (inner["order_id"], "u-1", "accept")
     assert row["replay_api"] == [pin_of("u-1")]
     assert (await shops.zdk("profile")).json == {"balance": "98.73952", "email": "barakat-1@example.com"}
 
 
-@pytest.mark.parametrize(
-    ("envelope", "outside"), [("nested", "OK"), ("repeated", "accept"), ("flat", "accept")]
-)
+@pytest.mark.parametrize(("envelope", "outside"), [("nested", "OK"), ("repeated", "accept"), ("flat", "accept")])
 async def test_an_order_may_be_done_at_once_in_every_envelope(shops: Shops, envelope: str, outside: str) -> None:
     await shops.change("barakat-1", switches={"envelope": envelope}, life={"after_checks": 0})
     placed = (await shops.order("u-1")).json
@@ -91,14 +89,14 @@ async def test_a_batch_above_the_limit_is_refused_and_counts_no_check(shops: Sho
 async def test_rows_may_lack_the_uuid_and_the_envelope(shops: Shops) -> None:
     await shops.change("barakat-1", switches={"uuid_in_rows": False, "check_array": True})
     await shops.order("u-1")
-    row, = (await shops.zdk("check?uuid=1&orders=u-1")).json
+    (row,) = (await shops.zdk("check?uuid=1&orders=u-1")).json
     assert "order_uuid" not in row and row["order_id"].startswith("ID_")
 
 
 @pytest.mark.parametrize(
     ("product", "qty", "code"),
     [
-        ("365", "2", 106),      # no quantity values: exactly one
+        ("365", "2", 106),  # no quantity values: exactly one
         ("365", "x", 114),
         ("365", "", 114),
         ("500", "2", 112),
@@ -128,7 +126,7 @@ async def test_an_order_needs_the_products_parameter(shops: Shops) -> None:
 
 async def test_a_quantity_costs_and_delivers_that_many(shops: Shops) -> None:
     await shops.order("u-1", "500", "3")
-    row, = await shops.rows("u-1")
+    (row,) = await shops.rows("u-1")
     assert (row["quantity"], row["price"]) == (3, "1.5000000000000000")
     assert row["replay_api"] == [pin_of("u-1", 1, unit) for unit in (1, 2, 3)]
     assert (await shops.summary("barakat-1"))["balance"] == "98.5"
@@ -190,7 +188,7 @@ async def test_products_can_be_listed_chosen_and_browsed(shops: Shops) -> None:
 async def test_a_failed_order_says_why_and_gives_the_money_back(shops: Shops) -> None:
     await shops.control("POST", "/lives", {"package": "365", "final": "fail"})
     await shops.order("u-1")
-    row, = await shops.rows("u-1")
+    (row,) = await shops.rows("u-1")
     assert (row["status"], row["replay_api"]) == ("reject", ["player not found"])
     assert (await shops.summary("barakat-1"))["balance"] == "100.00000"
 
@@ -198,5 +196,5 @@ async def test_a_failed_order_says_why_and_gives_the_money_back(shops: Shops) ->
 async def test_pins_may_stand_in_their_own_field(shops: Shops) -> None:
     await shops.change("barakat-1", switches={"pin_in": "pin"}, life={"final_word": "refunded"})
     await shops.order("u-1")
-    row, = await shops.rows("u-1")
+    (row,) = await shops.rows("u-1")
     assert (row["status"], row["pin"], row["replay_api"]) == ("refunded", pin_of("u-1"), None)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from simulator.orders import pin_of
+from orderwatch.simulator.orders import pin_of
 from tests.shops import ZNET, Shops, ask, open_shops
 from tests.waiting import eventually
 
@@ -22,7 +22,7 @@ async def test_a_purchase_costs_its_price_and_is_delivered_at_the_first_check(sh
     assert (await shops.place("1")).text == "OK|10.12|989.88"
     assert await shops.look("1") == f"OK|2|{pin_of('1')}|İşlem tamamlandı"
     assert (await shops.znet("bakiye_kontrol")).text == "OK|989.88"
-    entry, = await shops.ledger()
+    (entry,) = await shops.ledger()
     assert (entry["account"], entry["reference"]) == ("znet-main", "1")
     assert (entry["package"], entry["player"], entry["quantity"]) == ("12345", "77", 1)
     assert (entry["cost"], entry["execution"], entry["state"], entry["checks"]) == ("10.12", 1, "success", 1)
@@ -42,7 +42,7 @@ async def test_text_is_utf8_without_a_declared_charset_unless_switched(shops: Sh
     ("query", "answer"),
     [
         ({"kupur": "UC61"}, "3|Kupur Bilgisi Bulunamadı"),
-        ({"oyun": "12345"}, "3|Kupur Bilgisi Bulunamadı"),            # the row id is not the game id
+        ({"oyun": "12345"}, "3|Kupur Bilgisi Bulunamadı"),  # the row id is not the game id
         ({"oyuncu_bilgi": " "}, "3|Oyuncu Bilgisi Eksik"),
         ({"oyun": "200", "kupur": "RZ"}, "3|Stok Bulunamadı"),
         ({"oyun": "300", "kupur": "Y"}, "3|Yetersiz Bakiye"),
@@ -114,9 +114,15 @@ async def test_the_catalogue_speaks_in_strings(shops: Shops) -> None:
     listing = (await shops.znet("pin_listesi")).json
     assert listing["success"] is True and listing["error"] is None
     assert listing["result"][0] == {
-        "id": "12345", "adi": "PUBG Mobile 60 UC", "aciklama": "", "oyun_id": "1", "oyun_adi": "PUBG",
-        "fiyat": "10.12", "kupur": "UC60", "oyun_bilgi_id": "100",
-    }  # fmt: skip
+        "id": "12345",
+        "adi": "PUBG Mobile 60 UC",
+        "aciklama": "",
+        "oyun_id": "1",
+        "oyun_adi": "PUBG",
+        "fiyat": "10.12",
+        "kupur": "UC60",
+        "oyun_bilgi_id": "100",
+    }
     assert len(listing["result"]) == len(ZNET["catalogue"])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orderwatch.embedded import free_port
+from orderwatch.localservers.bundled import free_port
 from streams.errors import StoreUnavailable
 from tests.contract.store import Store, store_on
 
@@ -23,9 +23,13 @@ def other(database: str) -> Iterator[Store]:
 
 
 def load(store: Store, count: int, group: str = "g", tenant: str = "t") -> None:
-    store.run("insert into codes (tenant_id, code_group, sealed, fingerprint)"
-              " select :tenant, :group, 'sealed-' || n, 'f' || n from generate_series(1, :count) n",
-              tenant=tenant, group=group, count=count)  # fmt: skip
+    store.run(
+        "insert into codes (tenant_id, code_group, sealed, fingerprint)"
+        " select :tenant, :group, 'sealed-' || n, 'f' || n from generate_series(1, :count) n",
+        tenant=tenant,
+        group=group,
+        count=count,
+    )
 
 
 async def test_many_buyers_of_few_codes_each_get_another_one_and_one_goes_away_empty(

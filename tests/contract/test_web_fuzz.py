@@ -2,11 +2,11 @@
 
 import pytest
 
+from orderwatch.dashboard.api import commands
 from tests.contract.ledger_rows import put_attempt, put_dead_letter, put_order
 from tests.dashboard import Dashboard
 from tests.fuzz import api
 from tests.fuzz.engine import run_seeded
-from web import commands
 
 
 def test_any_request_is_answered_without_an_error_of_ours(site: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,24 +8,30 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from agents import operator
-from agents.guard import Delivery
-from agents.routes import Routing
-from agents.work import Deps
-from db import catalog
+from agents.domain.routing import Routing
+from agents.handlers import commands as handler_commands
+from agents.handlers.context import Deps
+from agents.runtime.guard import Delivery
 from db import models as m
+from db.control import stored_config
+from orderwatch.dashboard.api import commands
 from streams import events, topics
 from streams.errors import BrokerUnavailable
 from streams.events import Command, Created
-from streams.kafka import Told, follow
+from streams.kafka.producer import Told, follow
 from tests.contract.ledger_rows import put_dead_letter
 from tests.contract.store import store_on
 from tests.dashboard import Dashboard, dashboard, settings
 from tests.fakes import Sent
-from web import commands
 
-GOOD = {"order_id": "", "tenant_id": "demo", "package_id": "pubg-60", "user_identifier": "player-123456",
-        "quantity": 1, "created_at": "2026-01-01T12:00:00Z"}  # fmt: skip
+GOOD = {
+    "order_id": "",
+    "tenant_id": "demo",
+    "package_id": "pubg-60",
+    "user_identifier": "player-123456",
+    "quantity": 1,
+    "created_at": "2026-01-01T12:00:00Z",
+}
 
 
 def letter(site: Dashboard, order: str, offset: int, tenant: str | None = "demo", **changes: Any) -> int:
@@ -44,14 +50,31 @@ def told(site: Dashboard, order: str) -> list[Told]:
 @pytest.fixture
 def stocked(site: Dashboard) -> Dashboard:
     """With the catalogue in the database that workers would follow."""
-    account = {"provider": "znet", "currency": "TRY", "base_url": "http://127.0.0.1:1/",
-               "credentials": {"kod": "${KOD:-one-secret}", "sifre": "${SIFRE:-another-secret}"}}  # fmt: skip
-    catalog.seed(site.engine, catalog.CatalogDocs(
-        [{"id": "znet-main", "tenant_id": "demo", **account}],
-        [{"tenant_id": "demo", "package_id": "pubg-60", "mode": "auto", "primary": "znet-main"}],
-        [{"tenant_id": "demo", "package_id": "pubg-60", "integration": "znet-main", "provider_package_id": "1",
-          "oyun": "1", "kupur": "UC60", "cost": "31.50"}],
-    ), "test")  # fmt: skip
+    account = {
+        "provider": "znet",
+        "currency": "TRY",
+        "base_url": "http://127.0.0.1:1/",
+        "credentials": {"kod": "${KOD:-one-secret}", "sifre": "${SIFRE:-another-secret}"},
+    }
+    stored_config.seed(
+        site.engine,
+        stored_config.CatalogDocs(
+            [{"id": "znet-main", "tenant_id": "demo", **account}],
+            [{"tenant_id": "demo", "package_id": "pubg-60", "mode": "auto", "primary": "znet-main"}],
+            [
+                {
+                    "tenant_id": "demo",
+                    "package_id": "pubg-60",
+                    "integration": "znet-main",
+                    "provider_package_id": "1",
+                    "oyun": "1",
+                    "kupur": "UC60",
+                    "cost": "31.50",
+                }
+            ],
+        ),
+        "test",
+    )
     return site
 
 
@@ -93,8 +116,13 @@ def test_letters_are_sent_again_in_the_name_of_the_token(stocked: Dashboard, han
     with stocked.engine.connect() as connection:
         [row] = connection.execute(sa.select(m.audit).where(m.audit.c.action == "dead_letter.replay")).mappings()
     assert (row["actor"], row["tenant_id"], row["order_id"]) == ("ayse", "demo", "w-again")
-    said = {"dead_letter": number, "event": None, "corrected": [], "reason": "repaired",
-            "command": answer["command_id"]}  # fmt: skip
+    said = {
+        "dead_letter": number,
+        "event": None,
+        "corrected": [],
+        "reason": "repaired",
+        "command": answer["command_id"],
+    }
     assert row["details"] == said
     command = stocked.get(f"/api/commands/{answer['command_id']}", stocked.token(tenant="demo")).document()
     assert (command["action"], command["by"], command["said"]) == ("replay", "ayse", "sent again: 1")
@@ -131,7 +159,7 @@ def test_a_replay_is_an_event_that_is_carried_out_once_per_command_id(
         delivery = Delivery(topics.COMMAND, 0, 0, record.key, record.value, [], repeated)
         with store_on(stocked.config.database.url.get_secret_value(), 2) as store:
             sent.away = away
-            await operator.command(
+            await handler_commands.command(
                 Deps(stocked.config, Routing(stocked.config, {}), {}, store.ledger, sent, store.clock),  # type: ignore[arg-type]
                 delivery,
             )
@@ -144,8 +172,12 @@ def test_a_replay_is_an_event_that_is_carried_out_once_per_command_id(
     assert [record.topic for record in sent.records] == [topics.CREATED]
     assert replay(stocked, token, ids=[number], command_id=key).document()["sent"] == 1
     with stocked.engine.connect() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(m.audit)
-                                  .where(m.audit.c.action == "dead_letter.replay")).scalar_one() == 1  # fmt: skip
+        assert (
+            connection.execute(
+                sa.select(sa.func.count()).select_from(m.audit).where(m.audit.c.action == "dead_letter.replay")
+            ).scalar_one()
+            == 1
+        )
 
 
 def test_a_replay_that_the_broker_did_not_confirm_may_be_asked_for_again(database: str) -> None:
@@ -216,7 +248,8 @@ def test_a_route_is_tried_with_the_exact_request_and_without_credentials(stocked
 
 
 def test_a_route_that_is_not_there_says_what_the_order_would_wait_for(stocked: Dashboard) -> None:
-    answer = stocked.ask("POST", "/api/routes/test", {"tenant_id": "demo", "package_id": "nothing"},
-                         token=stocked.token("orders:read"))  # fmt: skip
+    answer = stocked.ask(
+        "POST", "/api/routes/test", {"tenant_id": "demo", "package_id": "nothing"}, token=stocked.token("orders:read")
+    )
     assert answer.document()["code"] == "no_routing"
     assert answer.document()["integration"] is None

@@ -13,15 +13,15 @@ from uuid import uuid4
 
 import pytest
 
-from db import tokens
+from db.control import api_tokens
+from orderwatch.dashboard import event_stream as web_live
+from orderwatch.dashboard.api import live as api_live
 from streams import topics
 from streams.events import Amount, Attention, Event, StatusChanged
-from streams.kafka import Pump, message
+from streams.kafka.producer import Pump, message
 from tests.contract.test_web_access import cookie, log_in
 from tests.dashboard import Dashboard, dashboard, settings
 from tests.waiting import wait_until
-from web import listening
-from web import live as web_live
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -91,10 +91,20 @@ def say(pump: Pump, event: Event, topic: str) -> None:
 
 def changed(order_id: str, tenant_id: str = "demo", version: int = 1) -> StatusChanged:
     return StatusChanged(
-        tenant_id=tenant_id, order_id=order_id, version=version, status="approved", external_status="completed",
-        previous_external_status="sent", reason="provider", checks=2, occurred_at=NOW, pins=["gAAAA-sealed"],
-        message="for player-123456", cost=Amount(31, "TRY"), provider_referans="7000",
-    )  # fmt: skip
+        tenant_id=tenant_id,
+        order_id=order_id,
+        version=version,
+        status="approved",
+        external_status="completed",
+        previous_external_status="sent",
+        reason="provider",
+        checks=2,
+        occurred_at=NOW,
+        pins=["gAAAA-sealed"],
+        message="for player-123456",
+        cost=Amount(31, "TRY"),
+        provider_referans="7000",
+    )
 
 
 def raised(order_id: str, tenant_id: str | None = "demo") -> Attention:
@@ -109,10 +119,17 @@ def test_changes_and_attention_are_told_as_they_happen_and_without_secrets(site:
         say(pump, raised(order), topics.ATTENTION)
         attention = heard.until("attention", order)
     assert said == {
-        "tenant_id": "demo", "order_id": order, "version": 1, "status": "approved", "external_status": "completed",
-        "previous_external_status": "sent", "reason": "provider", "checks": 2, "occurred_at": "2026-01-01T12:00:00Z",
+        "tenant_id": "demo",
+        "order_id": order,
+        "version": 1,
+        "status": "approved",
+        "external_status": "completed",
+        "previous_external_status": "sent",
+        "reason": "provider",
+        "checks": 2,
+        "occurred_at": "2026-01-01T12:00:00Z",
         "cost": {"amount": "31", "currency": "TRY"},
-    }  # fmt: skip
+    }
     assert (attention["code"], attention["message"]) == ("expired", "late")
 
 
@@ -146,13 +163,13 @@ def test_a_last_event_id_is_tolerated(site: Dashboard, pump: Pump) -> None:
 
 
 def test_silence_is_filled_and_ends_when_the_token_is_revoked(site: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "HEARTBEAT_S", 0.2)
-    monkeypatch.setattr(listening, "LOOK_S", 0.2)
+    monkeypatch.setattr(api_live, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(api_live, "LOOK_S", 0.2)
     token = site.token("orders:read")
     with stream(site, token) as heard:
         while heard.next() != (":", None):
             pass
-        tokens.revoke(site.engine, token.split("_")[1], "test")
+        api_tokens.revoke(site.engine, token.split("_")[1], "test")
         while heard.next() != ("", None):
             pass
 
@@ -160,8 +177,8 @@ def test_silence_is_filled_and_ends_when_the_token_is_revoked(site: Dashboard, m
 def test_a_revoked_token_hears_nothing_more_while_events_flow(site: Dashboard, pump: Pump) -> None:
     token = site.token("orders:read")
     with stream(site, token) as heard:
-        tokens.revoke(site.engine, token.split("_")[1], "test")
-        give_up_at = time.monotonic() + 3 * listening.LOOK_S
+        api_tokens.revoke(site.engine, token.split("_")[1], "test")
+        give_up_at = time.monotonic() + 3 * api_live.LOOK_S
         kind = "status"
         while kind:
             assert time.monotonic() < give_up_at
@@ -182,7 +199,7 @@ def test_a_stream_ends_with_its_log_in(database: str) -> None:
 
 
 def test_one_token_takes_so_many_streams_and_no_more(site: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "MOST_PER_TOKEN", 2)
+    monkeypatch.setattr(api_live, "MOST_PER_TOKEN", 2)
     mine, other = site.token("orders:read"), site.token("orders:read")
     with stream(site, mine), stream(site, mine):
         answer = site.get("/api/live", mine)
@@ -206,6 +223,7 @@ def test_who_takes_nothing_is_let_go_and_others_are_served(
     wait_until(lambda: live.listening() == before + 1)
     order = f"l-{uuid4().hex}"
     with stream(site, site.token("orders:read")) as quick:
+
         def told_on() -> bool:
             for _ in range(500):
                 say(pump, raised("of-no-interest"), topics.ATTENTION)
@@ -213,6 +231,7 @@ def test_who_takes_nothing_is_let_go_and_others_are_served(
             say(pump, raised(last), topics.ATTENTION)
             quick.until("attention", last)
             return live.listening() == before + 1
+
         wait_until(told_on, timeout_s=30)
         say(pump, raised(order), topics.ATTENTION)
         assert quick.until("attention", order)

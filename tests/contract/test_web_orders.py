@@ -9,19 +9,24 @@ import pytest
 import sqlalchemy as sa
 
 from db import models as m
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from streams import events, topics
 from streams.events import Created
-from streams.kafka import Told, apply_topics, follow
+from streams.kafka.producer import Told, apply_topics, follow
 from tests.contract.ledger_rows import BORN, put_attempt, put_dead_letter, put_order
 from tests.dashboard import NOWHERE, Answer, Dashboard, dashboard, settings
 from tests.waiting import wait_until
 
 ORDER = {
-    "tenant_id": "demo", "order_id": "A-1", "package_id": "pubg-60", "user_identifier": "player-77", "quantity": 2,
-    "params": {"server": "eu"}, "sell_price": {"amount": "12.50", "currency": "TRY"},
+    "tenant_id": "demo",
+    "order_id": "A-1",
+    "package_id": "pubg-60",
+    "user_identifier": "player-77",
+    "quantity": 2,
+    "params": {"server": "eu"},
+    "sell_price": {"amount": "12.50", "currency": "TRY"},
     "created_at": "2026-01-31T12:00:00Z",
-}  # fmt: skip
+}
 
 
 def place(site: Dashboard, key: str | None, token: str, **changes: Any) -> Answer:
@@ -91,9 +96,9 @@ def test_two_orders_with_one_id_are_told_apart_while_no_worker_runs(site: Dashbo
     assert {json.loads(record.value or b"")["quantity"] for record in placed(site, "one-id")} == {2}
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(
-            lambda n: place(site, f"k-54-{n}", token, order_id="at-once", quantity=n), range(1, 9)
-        ))  # fmt: skip
+        answers = list(
+            threads.map(lambda n: place(site, f"k-54-{n}", token, order_id="at-once", quantity=n), range(1, 9))
+        )
     assert sorted(answer.status for answer in answers) == [202] + [409] * 7
     assert len({record.value for record in placed(site, "at-once")}) == 1
 
@@ -139,9 +144,10 @@ def test_without_a_broker_nothing_is_pretended_and_asking_again_places_it(databa
         ({"created_at": "0001-01-01T00:00:00Z"}, "created_at", "calendar"),
         ({"params": {"server": 5}}, "params", "str"),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_an_order_is_named(site: Dashboard, changes: dict[str, Any], field: str, expected: str
-                                              ) -> None:
+)
+def test_what_is_wrong_with_an_order_is_named(
+    site: Dashboard, changes: dict[str, Any], field: str, expected: str
+) -> None:
     answer = place(site, "k-8", site.token("orders:write"), **changes)
     assert answer.status == 400
     assert answer.headers["content-type"] == "application/problem+json"
@@ -153,9 +159,9 @@ def test_what_is_wrong_with_an_order_is_named(site: Dashboard, changes: dict[str
         assert connection.execute(sa.select(m.submissions)).all() == []
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b"null", b"\xff", b'{"order_id": "\xff"}', b'"order"', b'{"order_id": ' * 10_000
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"order_id": "\xff"}', b'"order"', b'{"order_id": ' * 10_000]
+)
 def test_what_is_no_order_at_all_is_refused(site: Dashboard, body: bytes) -> None:
     answer = site.ask("POST", "/api/orders", body, token=site.token(), headers={"idempotency-key": "k"})
     assert answer.status == 400
@@ -177,8 +183,15 @@ def test_an_order_needs_a_usable_key(site: Dashboard, key: str | None) -> None:
 
 def test_an_order_is_explained_without_what_its_customer_is_called(site: Dashboard) -> None:
     put_order(site.engine, lines=1, attempts=1)
-    put_attempt(site.engine, "unknown", sent_at=BORN, expected_cost="31.50", cost_amount="31.5", cost_currency="TRY",
-                pins=["gAAAA-sealed"])  # fmt: skip
+    put_attempt(
+        site.engine,
+        "unknown",
+        sent_at=BORN,
+        expected_cost="31.50",
+        cost_amount="31.5",
+        cost_currency="TRY",
+        pins=["gAAAA-sealed"],
+    )
     answer = site.get("/api/orders/demo/o-1", site.token("orders:read", tenant="demo"))
     said = answer.document()
     assert said["why"]["headline"].startswith("It is not known whether znet-main bought it")
@@ -219,8 +232,10 @@ def test_lists_come_page_by_page_and_their_places_are_opaque(site: Dashboard) ->
         assert (answer.status, answer.document()["errors"][0]["field"]) == (400, "after")
 
 
-@pytest.mark.parametrize("query", ["status=sideways", "limit=0", "limit=9999", "older_than_s=-1", "waiting=nowhere",
-                                   "tenant=a%20b", "open=perhaps"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    ["status=sideways", "limit=0", "limit=9999", "older_than_s=-1", "waiting=nowhere", "tenant=a%20b", "open=perhaps"],
+)
 def test_a_wrong_filter_is_named(site: Dashboard, query: str) -> None:
     answer = site.get(f"/api/orders?{query}", site.token("orders:read"))
     assert answer.status == 400
@@ -260,8 +275,8 @@ def test_an_order_without_a_pin_or_of_another_key_releases_none(site: Dashboard)
 def test_old_keys_are_forgotten(site: Dashboard) -> None:
     from datetime import timedelta
 
-    from db import submissions
+    from db.control import idempotency_keys
 
     place(site, "k-9", site.token("orders:write"), order_id="old")
-    assert submissions.forget(site.engine, timedelta(days=1)) == 0
-    wait_until(lambda: submissions.forget(site.engine, timedelta(0)) == 1)
+    assert idempotency_keys.forget(site.engine, timedelta(days=1)) == 0
+    wait_until(lambda: idempotency_keys.forget(site.engine, timedelta(0)) == 1)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from schemathesis import AuthContext, Case
 
 from db import models as m
+from orderwatch.dashboard.api import commands, live
+from orderwatch.dashboard.api.openapi import document
+from orderwatch.dashboard.app import create
+from orderwatch.dashboard.context import gather
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_order
 from tests.dashboard import Dashboard, settings
-from web import commands, listening
-from web.app import create
-from web.description import document
-from web.parts import gather
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 DESCRIPTION = document(create(gather(settings("postgresql://nobody@127.0.0.1:1/none"), None, {})))
@@ -38,9 +38,10 @@ def without_places(described: dict[str, Any]) -> dict[str, Any]:
 
 API = schemathesis.openapi.from_dict(without_places(DESCRIPTION))
 LISTS = sorted(
-    path.format(tenant="0", order="0") for path, item in DESCRIPTION["paths"].items()
+    path.format(tenant="0", order="0")
+    for path, item in DESCRIPTION["paths"].items()
     if any(parameter["name"] == "after" for parameter in item.get("get", {}).get("parameters", []))
-)  # fmt: skip
+)
 
 
 @API.auth()
@@ -68,8 +69,8 @@ def filled(running_site: Dashboard) -> Iterator[None]:
     Token.text = running_site.token()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(commands, "WAIT_S", 0.0)
-        patched.setattr(listening, "HEARTBEAT_S", 0.0)
-        patched.setattr(listening._Standing, "holds", over)  # a stream ends after what it begins with
+        patched.setattr(live, "HEARTBEAT_S", 0.0)
+        patched.setattr(live._Standing, "holds", over)  # a stream ends after what it begins with
         yield
 
 
@@ -89,17 +90,35 @@ def words(text: str) -> str:
 
 #: What looks like a place of some list, and is one of none.
 FORGED = (
-    "", "/", "//", "-1", "+1", "1.5", "1e3", "\u0661", "9" * 19, "nan", "2026-01-01/0", "2026-01-01T00:00:00/0/0",
-    "2026-01-01T00:00:00Z/0/\0", "9999-12-31T23:59:59-23:59/0",
-    "9999-12-31T23:59:59-23:59/0/0", "2026-01-01T00:00:00Z/\0", "0' or 1=1 --",
-)  # fmt: skip
+    "",
+    "/",
+    "//",
+    "-1",
+    "+1",
+    "1.5",
+    "1e3",
+    "\u0661",
+    "9" * 19,
+    "nan",
+    "2026-01-01/0",
+    "2026-01-01T00:00:00/0/0",
+    "2026-01-01T00:00:00Z/0/\0",
+    "9999-12-31T23:59:59-23:59/0",
+    "9999-12-31T23:59:59-23:59/0/0",
+    "2026-01-01T00:00:00Z/\0",
+    "0' or 1=1 --",
+)
 
 
 @pytest.mark.parametrize("path", LISTS)
-@hypothesis.given(after=st.one_of(
-    st.sampled_from(FORGED).map(words), st.text(max_size=500), st.text(max_size=60).map(words),
-    st.binary(max_size=60).map(lambda data: base64.urlsafe_b64encode(data).decode()),
-))  # fmt: skip
+@hypothesis.given(
+    after=st.one_of(
+        st.sampled_from(FORGED).map(words),
+        st.text(max_size=500),
+        st.text(max_size=60).map(words),
+        st.binary(max_size=60).map(lambda data: base64.urlsafe_b64encode(data).decode()),
+    )
+)
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 def test_a_place_that_no_page_gave_is_refused_by_its_name(path: str, running_site: Dashboard, after: str) -> None:
     answer = running_site.get(f"{path}?after={quote(after, safe='')}", Token.text)

@@ -13,24 +13,29 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db import catalog
 from db import models as m
+from db.control import stored_config
 from db.rows import Commanded
-from orderwatch.embedded import Broker
+from orderwatch.dashboard.app import create, handlers
+from orderwatch.dashboard.auth import PUBLIC
+from orderwatch.dashboard.context import gather
+from orderwatch.localservers.bundled import Broker
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order
 from tests.dashboard import Dashboard, dashboard, settings
-from web.access import PUBLIC
-from web.app import create, handlers
-from web.parts import gather
 
 #: In everything that belongs to the other tenant.
 MARK = "kralsecret"
 ORDER = f"{MARK}-order"
 
 FILLED = {
-    "tenant": "kral", "order": ORDER, "number": f"{MARK}-command", "integration": "znet-b", "letter": "2",
-    "package": f"{MARK}-package", "language": "ar",
-}  # fmt: skip
+    "tenant": "kral",
+    "order": ORDER,
+    "number": f"{MARK}-command",
+    "integration": "znet-b",
+    "letter": "2",
+    "package": f"{MARK}-package",
+    "language": "ar",
+}
 #: What may be sent to routes that change something; any other gets an empty object.
 BODIES: dict[str, Any] = {
     "/api/orders": {"tenant_id": "kral", "order_id": f"{MARK}-new", "package_id": "p", "user_identifier": "u"},
@@ -49,9 +54,10 @@ def routes() -> list[tuple[str, str, str]]:
     app = create(gather(settings("postgresql://nobody@127.0.0.1:1/none"), None, {}))
     found = [
         (method, re.sub(r"\{(\w+):\w+\}", r"{\1}", path), handler.opt["needs"])
-        for path, handler in handlers(app) for method in sorted(getattr(handler, "http_methods", ["GET"]))
+        for path, handler in handlers(app)
+        for method in sorted(getattr(handler, "http_methods", ["GET"]))
         if method != "HEAD"
-    ]  # fmt: skip
+    ]
     assert len(found) > 20
     return found
 
@@ -74,27 +80,57 @@ def site(broker: Broker, postgres: Any, template: str) -> Iterator[Dashboard]:
 
 
 def fill(engine: sa.Engine) -> None:
-    catalog.seed(engine, catalog.CatalogDocs(
-        [{"id": name, "tenant_id": tenant, "provider": "codes", "options": {"note": note}}
-         for name, tenant, note in (("znet-main", "demo", "ours"), ("znet-b", "kral", MARK))],
-        [{"tenant_id": tenant, "package_id": f"{mark}-package", "mode": "manual"}
-         for tenant, mark in (("demo", "ours"), ("kral", MARK))],
-        [],
-    ), "test")  # fmt: skip
+    stored_config.seed(
+        engine,
+        stored_config.CatalogDocs(
+            [
+                {"id": name, "tenant_id": tenant, "provider": "codes", "options": {"note": note}}
+                for name, tenant, note in (("znet-main", "demo", "ours"), ("znet-b", "kral", MARK))
+            ],
+            [
+                {"tenant_id": tenant, "package_id": f"{mark}-package", "mode": "manual"}
+                for tenant, mark in (("demo", "ours"), ("kral", MARK))
+            ],
+            [],
+        ),
+        "test",
+    )
     for tenant, order in (("demo", "ours"), ("kral", ORDER)):
         done = {"status": "approved", "external_status": "completed"}
         put_order(engine, order, tenant, **done, finished_at=BORN, view=done)
         put_attempt(engine, "completed", order, tenant, pins=["gAAAA"], message=order)
-        put(engine, m.attention, id=f"{order.removesuffix('-order')}-attention", tenant_id=tenant, order_id=order,
-            code="expired", message=order, since=BORN)  # fmt: skip
+        put(
+            engine,
+            m.attention,
+            id=f"{order.removesuffix('-order')}-attention",
+            tenant_id=tenant,
+            order_id=order,
+            code="expired",
+            message=order,
+            since=BORN,
+        )
         put(engine, m.order_events, tenant_id=tenant, order_id=order, step="accepted", actor="dispatch", details={})
         value = json.dumps({"tenant_id": tenant, "order_id": order}).encode()
-        put_dead_letter(engine, 1 if tenant == "kral" else 2, order_id=order, value=value, error=order,
-                        tenant_id=tenant)  # fmt: skip
-    told = Commanded(command_id=f"{MARK}-command", tenant_id="kral", order_id=ORDER, action="check", by=MARK,
-                     reason=MARK, issued_at=BORN)  # fmt: skip
-    put(engine, m.commands, **{name: getattr(told, name) for name in ("command_id", "tenant_id", "order_id", "action",
-                                                                      "by", "reason", "issued_at")})  # fmt: skip
+        put_dead_letter(
+            engine, 1 if tenant == "kral" else 2, order_id=order, value=value, error=order, tenant_id=tenant
+        )
+    told = Commanded(
+        command_id=f"{MARK}-command",
+        tenant_id="kral",
+        order_id=ORDER,
+        action="check",
+        by=MARK,
+        reason=MARK,
+        issued_at=BORN,
+    )
+    put(
+        engine,
+        m.commands,
+        **{
+            name: getattr(told, name)
+            for name in ("command_id", "tenant_id", "order_id", "action", "by", "reason", "issued_at")
+        },
+    )
 
 
 def filled(path: str) -> str:
@@ -115,8 +151,9 @@ def everything_of_kral(engine: sa.Engine) -> list[Any]:
     with engine.connect() as connection:
         return [
             sorted(map(str, connection.execute(sa.select(table)).all()))
-            for table in m.metadata.sorted_tables if table.name not in ("tokens",)
-        ]  # fmt: skip
+            for table in m.metadata.sorted_tables
+            if table.name not in ("tokens",)
+        ]
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
@@ -150,9 +187,10 @@ def test_a_token_of_another_tenant_sees_and_changes_nothing(site: Dashboard, met
     ]
 
 
-@pytest.mark.parametrize(("method", "path"), [
-    route for route in GUARDED if route[0] == "GET" and route[1].startswith("/api/") and route[1] != NEVER_ENDS
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [route for route in GUARDED if route[0] == "GET" and route[1].startswith("/api/") and route[1] != NEVER_ENDS],
+)
 def test_the_tenants_own_token_sees_it(site: Dashboard, method: str, path: str) -> None:
     """Else the tests above would prove nothing."""
     answer = site.get(filled(path), site.token(tenant="kral"))
@@ -175,9 +213,16 @@ def test_every_parameter_of_a_route_is_known_to_this_test() -> None:
 
 def test_the_routes_for_everybody_are_these() -> None:
     assert {path for _, path, needs in ROUTES if needs == PUBLIC} == {
-        "/login", "/logout", "/language/{language}", "/health", "/hooks/{integration}", "/static/{file_path}",
-        "/api/openapi.json", "/api/openapi.json/openapi.json", "/api/openapi.json/{path}",
-    }  # fmt: skip
+        "/login",
+        "/logout",
+        "/language/{language}",
+        "/health",
+        "/hooks/{integration}",
+        "/static/{file_path}",
+        "/api/openapi.json",
+        "/api/openapi.json/openapi.json",
+        "/api/openapi.json/{path}",
+    }
 
 
 def test_the_age_of_an_order_filters(site: Dashboard) -> None:

@@ -17,8 +17,12 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=INPUTS, help=f"of all targets together; default {INPUTS:,}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="TEXT", help="targets whose name contains this")
-    parser.add_argument("--engine", choices=("both", "seeded", "atheris"), default="both",
-                        help="both: atheris takes a tenth, where it is installed")  # fmt: skip
+    parser.add_argument(
+        "--engine",
+        choices=("both", "seeded", "atheris"),
+        default="both",
+        help="both: atheris takes a tenth, where it is installed",
+    )
     given = parser.parse_args()
     targets = [target for target in TARGETS if given.only in target.name]
     whole = sum(target.share for target in targets)
@@ -47,8 +51,10 @@ def main() -> int:
 
 
 def _say(report: Report) -> None:
-    print(f"{report.target:36}{report.engine:9}{report.inputs:>10,}{report.seconds:>9.1f}{len(report.findings):>10}",
-          flush=True)  # fmt: skip
+    print(
+        f"{report.target:36}{report.engine:9}{report.inputs:>10,}{report.seconds:>9.1f}{len(report.findings):>10}",
+        flush=True,
+    )
     for finding, path in zip(report.findings, keep(report), strict=True):
         print(f"    {finding}\n    {path.relative_to(ROOT)}", flush=True)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agents.providers import money
-from agents.providers.barakat import Barakat
 from agents.providers.base import Ask, Placed, Provider, Reply, Seen, Setup
 from agents.providers.text import decode
-from agents.providers.znet import Znet
+from agents.providers.zdk.adapter import Barakat
+from agents.providers.znet.adapter import Znet
 from streams.errors import ProviderError
 from tests.contract import test_providers_barakat as barakat_rows
 from tests.contract import test_providers_znet as znet_rows
@@ -20,29 +20,131 @@ PLAYER = "5551234567890"
 REFERENCE = znet_rows.REFERENCE
 UUID = barakat_rows.REFERENCE
 ASKS = (
-    Ask(UUID, "ID_9f"), Ask(Barakat.reference("demo", "o-2", 1), "ID_A0", delivers_pin=True),
+    Ask(UUID, "ID_9f"),
+    Ask(Barakat.reference("demo", "o-2", 1), "ID_A0", delivers_pin=True),
     Ask("0" * 32, "ID_9F"),
-)  # fmt: skip
+)
 STATUSES = (
-    200, 200, 200, 200, 200, 200, 200, 200, 201, 204, 301, 302, 400, 401, 403, 404, 405, 408, 409, 422, 429, 500,
-    502, 503,
-)  # fmt: skip
+    200,
+    200,
+    200,
+    200,
+    200,
+    200,
+    200,
+    200,
+    201,
+    204,
+    301,
+    302,
+    400,
+    401,
+    403,
+    404,
+    405,
+    408,
+    409,
+    422,
+    429,
+    500,
+    502,
+    503,
+)
 CHARSETS = (None, None, None, None, "utf-8", "windows-1254", "iso-8859-9", "rot13", "no such")
 ECHOES = [
     f"<html>GET /servis/pin_ekle.php?kod=5551112233&sifre=s3cret%2F%C5%9Fifre&oyuncu_bilgi={PLAYER}</html>",
-    "3|kod=5551112233 sifre=s3cret%2f%c5%9fifre", "OK|2|P1|s3cret/şifre", "3|s3cret&#x2F;şifre http://a/?sifre=b",
-]  # fmt: skip
+    "3|kod=5551112233 sifre=s3cret%2f%c5%9fifre",
+    "OK|2|P1|s3cret/şifre",
+    "3|s3cret&#x2F;şifre http://a/?sifre=b",
+]
 WORDS = [
-    "OK", "ok", "ERROR", "accept", "wait", "reject", "success", "pending", "processing", "refunded", "fail",
-    "code", "status", "state", "data", "order_id", "orderId", "id", "order_uuid", "price", "price_usd", "pin",
-    "replay_api", "replay", "message", "msg", "note", "error", "error_code", "errorCode", "reused", "duplicate",
-    "balance", "debt", "bakiye", "borc", "currency", "ID_9f", "ID_A0", "ID_9F", UUID, UUID.upper(), REFERENCE,
-    "100", "109", "111", "120", "200", "0", "1", "2", "3", "4", "8", "02", " - ", "-", "–", "P-17", "10.12",
-    "1.234,56", "-20", "TL", "Yetersiz Bakiye", "Daha Önce Gönderilmiş (166189)", "Kupur Bilgisi Bulunamadı",
-    "try again", "unknown", PLAYER, *CREDENTIALS["znet"].values(), *CREDENTIALS["barakat"].values(), "success",
-    "result", "fiyat", "kupur", "oyun", "oyun_bilgi_id", "adi", "acc\x00ept", "t0ken\x00-999-abc", "<",
-    "qty_values", "min", "max", "params", "name",
-]  # fmt: skip
+    "OK",
+    "ok",
+    "ERROR",
+    "accept",
+    "wait",
+    "reject",
+    "success",
+    "pending",
+    "processing",
+    "refunded",
+    "fail",
+    "code",
+    "status",
+    "state",
+    "data",
+    "order_id",
+    "orderId",
+    "id",
+    "order_uuid",
+    "price",
+    "price_usd",
+    "pin",
+    "replay_api",
+    "replay",
+    "message",
+    "msg",
+    "note",
+    "error",
+    "error_code",
+    "errorCode",
+    "reused",
+    "duplicate",
+    "balance",
+    "debt",
+    "bakiye",
+    "borc",
+    "currency",
+    "ID_9f",
+    "ID_A0",
+    "ID_9F",
+    UUID,
+    UUID.upper(),
+    REFERENCE,
+    "100",
+    "109",
+    "111",
+    "120",
+    "200",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "8",
+    "02",
+    " - ",
+    "-",
+    "–",
+    "P-17",
+    "10.12",
+    "1.234,56",
+    "-20",
+    "TL",
+    "Yetersiz Bakiye",
+    "Daha Önce Gönderilmiş (166189)",
+    "Kupur Bilgisi Bulunamadı",
+    "try again",
+    "unknown",
+    PLAYER,
+    *CREDENTIALS["znet"].values(),
+    *CREDENTIALS["barakat"].values(),
+    "success",
+    "result",
+    "fiyat",
+    "kupur",
+    "oyun",
+    "oyun_bilgi_id",
+    "adi",
+    "acc\x00ept",
+    "t0ken\x00-999-abc",
+    "<",
+    "qty_values",
+    "min",
+    "max",
+    "params",
+    "name",
+]
 
 
 class Wire:
@@ -73,9 +175,13 @@ def framed(status: int, charset: str | None, option: int, body: bytes) -> bytes:
 def corpus(*tables: Mapping[str, Any]) -> list[bytes]:
     """Every answer of the contract's tables, each asked in every way, and pages that repeat the request."""
     answers = {part for table in tables for rows in table.values() for part in _bytes(rows)}
-    bodies = {framed(int(head.split(b" ")[1]), None, option, body)
-              for answer in answers for head, _, body in [answer.partition(b"\r\n\r\n")] if len(body) < 8000
-              for option in range(2)}  # fmt: skip
+    bodies = {
+        framed(int(head.split(b" ")[1]), None, option, body)
+        for answer in answers
+        for head, _, body in [answer.partition(b"\r\n\r\n")]
+        if len(body) < 8000
+        for option in range(2)
+    }
     return sorted(bodies | {framed(200, None, 0, page.encode()) for page in ECHOES})
 
 
@@ -165,7 +271,7 @@ def barakat_placement(data: bytes) -> object:
 
 def barakat_status(data: bytes) -> object:
     status, text, option = received(data)
-    asks = ASKS[:1 + option % len(ASKS)]
+    asks = ASKS[: 1 + option % len(ASKS)]
     if by_uuid := bool(option & 4):
         asks = tuple(Ask(ask.reference, None, ask.delivers_pin) for ask in asks)
     asks = tuple(replace(ask, wire=BARAKAT_WIRE) for ask in asks)

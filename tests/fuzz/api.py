@@ -18,21 +18,65 @@ from urllib.parse import quote, unquote, urlsplit
 import sqlalchemy as sa
 
 from db import schema
-from orderwatch.embedded import Broker, Postgres
+from orderwatch.dashboard.api import commands
+from orderwatch.localservers.bundled import Broker, Postgres
 from streams import topics
-from streams.kafka import apply_topics
+from streams.kafka.producer import apply_topics
 from tests.contract.ledger_rows import put_attempt, put_dead_letter, put_order
 from tests.contract.test_web_orders import ORDER
 from tests.dashboard import Dashboard, dashboard, settings
 from tests.fuzz.engine import Report, run_seeded
 from tests.fuzz.targets import Target
-from web import commands
 
-WORDS = ["GET", "POST", "/api/", "/api/orders", "/orders", "demo", "o-1", "?", "&", "=", "limit", "after", "tenant",
-         "number", "open", "status", "pending", "older_than_s", "-1", "9999999999999", "%00", "%ff", "%ED%A0%80", "%2F",
-         "action", "reason", "resolve", "cancel", "check", "attempt", "outcome", "quantity", "params", "sell_price",
-         "amount", "currency", "created_at", "0001-01-01T00:00:00Z", "order_id", "tenant_id", "ids", "code", "dry_run",
-         "\x00", "\ud800", "é", "x" * 65]  # fmt: skip
+WORDS = [
+    "GET",
+    "POST",
+    "/api/",
+    "/api/orders",
+    "/orders",
+    "demo",
+    "o-1",
+    "?",
+    "&",
+    "=",
+    "limit",
+    "after",
+    "tenant",
+    "number",
+    "open",
+    "status",
+    "pending",
+    "older_than_s",
+    "-1",
+    "9999999999999",
+    "%00",
+    "%ff",
+    "%ED%A0%80",
+    "%2F",
+    "action",
+    "reason",
+    "resolve",
+    "cancel",
+    "check",
+    "attempt",
+    "outcome",
+    "quantity",
+    "params",
+    "sell_price",
+    "amount",
+    "currency",
+    "created_at",
+    "0001-01-01T00:00:00Z",
+    "order_id",
+    "tenant_id",
+    "ids",
+    "code",
+    "dry_run",
+    "\x00",
+    "\ud800",
+    "é",
+    "x" * 65,
+]
 #: A stream of events has no end.
 _ENDLESS = "/api/live"
 #: How the log of a failed request begins; also what an error must not show.
@@ -45,23 +89,49 @@ def corpus() -> list[bytes]:
     command = {"action": "check", "reason": "asked", "command_id": "c-1"}
     resolve = {"action": "resolve", "attempt": 1, "outcome": "failed", "evidence": "seen", "reason": "the shop says so"}
     posts = [
-        ("/api/orders", ORDER), ("/api/orders/demo/o-1/commands", command), ("/api/orders/demo/o-1/commands", resolve),
-        ("/api/orders/demo/o-1/pin", {}), ("/api/attention/ack", {"ids": ["1"], "code": "expired"}),
+        ("/api/orders", ORDER),
+        ("/api/orders/demo/o-1/commands", command),
+        ("/api/orders/demo/o-1/commands", resolve),
+        ("/api/orders/demo/o-1/pin", {}),
+        ("/api/attention/ack", {"ids": ["1"], "code": "expired"}),
         ("/api/dead-letters/replay", {"ids": [1], "dry_run": True, "fix": {"quantity": 2}}),
         ("/api/integrations/znet-main/switch", {"enabled": True, "reason": "it is back"}),
         ("/api/routes/test", {"tenant_id": "demo", "package_id": "pubg-60"}),
-        ("/hooks/znet-main", {"reference": "demo-o-1-1"}), ("/login", {"token": "none"}),
-    ]  # fmt: skip
+        ("/hooks/znet-main", {"reference": "demo-o-1-1"}),
+        ("/login", {"token": "none"}),
+    ]
     gets = [
-        "/api/overview", "/api/orders?limit=5&open=true&tenant=demo", "/api/orders?number=o-1&status=pending",
-        "/api/orders?integration=znet-main&waiting=expired&older_than_s=5&after=bm9uZQ==", "/api/orders/demo/o-1",
-        "/api/orders/demo/o-1/timeline", "/api/commands/c-1", "/api/attention?code=expired&limit=2",
-        "/api/attention/groups", "/api/dead-letters?limit=3", "/api/dead-letters/1", "/api/integrations", "/api/routes",
-        "/health", "/metrics", "/api/token", "/", "/orders?number=player", "/orders/demo/o-1", "/attention",
-        "/dead-letters", "/dead-letters/1", "/integrations", "/routes", "/routes/demo/pubg-60", "/language/tr",
-    ]  # fmt: skip
-    return [*(f"POST {path}\n{json.dumps(body)}".encode() for path, body in posts),
-            *(f"GET {path}\n".encode() for path in gets)]  # fmt: skip
+        "/api/overview",
+        "/api/orders?limit=5&open=true&tenant=demo",
+        "/api/orders?number=o-1&status=pending",
+        "/api/orders?integration=znet-main&waiting=expired&older_than_s=5&after=bm9uZQ==",
+        "/api/orders/demo/o-1",
+        "/api/orders/demo/o-1/timeline",
+        "/api/commands/c-1",
+        "/api/attention?code=expired&limit=2",
+        "/api/attention/groups",
+        "/api/dead-letters?limit=3",
+        "/api/dead-letters/1",
+        "/api/integrations",
+        "/api/routes",
+        "/health",
+        "/metrics",
+        "/api/token",
+        "/",
+        "/orders?number=player",
+        "/orders/demo/o-1",
+        "/attention",
+        "/dead-letters",
+        "/dead-letters/1",
+        "/integrations",
+        "/routes",
+        "/routes/demo/pubg-60",
+        "/language/tr",
+    ]
+    return [
+        *(f"POST {path}\n{json.dumps(body)}".encode() for path, body in posts),
+        *(f"GET {path}\n".encode() for path in gets),
+    ]
 
 
 @contextmanager
@@ -94,10 +164,15 @@ def _check(port: int, token: str, data: bytes) -> object:
     path = b"/" + quote(path.lstrip(b"/"), safe="%/?&=:;,+#@[]").encode()  # what is no HTTP is the server's to refuse
     if unquote(path.split(b"?")[0].decode()).rstrip("/").endswith(_ENDLESS):
         return "endless"
-    head = [b"%s %s HTTP/1.1" % (method, path), b"Host: a", b"Connection: close",
-            b"Authorization: Bearer " + token.encode(), b"Content-Type: application/json",
-            b"Idempotency-Key: " + hashlib.sha256(body).hexdigest()[:16].encode(),
-            b"Content-Length: %d" % len(body)]  # fmt: skip
+    head = [
+        b"%s %s HTTP/1.1" % (method, path),
+        b"Host: a",
+        b"Connection: close",
+        b"Authorization: Bearer " + token.encode(),
+        b"Content-Type: application/json",
+        b"Idempotency-Key: " + hashlib.sha256(body).hexdigest()[:16].encode(),
+        b"Content-Length: %d" % len(body),
+    ]
     answer = _said(port, b"\r\n".join(head) + b"\r\n\r\n" + body)
     found = _STATUS.match(answer)
     if found is None:

@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 import yaml
 
-from agents import record
 from agents.config_check import problems
-from agents.guard import Delivery, dead_letter
+from agents.handlers import projections as handler_projections
+from agents.runtime.guard import Delivery, dead_letter
 from db.rows import parameters
-from orderwatch.order_files import Rejects, read_orders
-from streams import delay, events
-from streams.config import CatalogueDocs, load, with_catalog
-from streams.delay import DelayLine
+from orderwatch.support.order_files import Rejects, read_orders
+from streams import delay_queue, events
+from streams.config.loader import CatalogueDocs, load, with_catalog
+from streams.delay_queue import DelayLine
 from streams.errors import ConfigError, EventError
 from streams.events import Check, Created, decode, encode, event_id
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from tests.fuzz.answers import PLAYER, SURROGATES, at_once
 from tests.unit.test_config import TEXT
 
@@ -35,10 +35,27 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="orderwatch-fuzz-")
 _FILE = Path(_SCRATCH.name) / "input"
 
 EVENT_WORDS = [
-    *{name for kind in events.EVENTS for name in kind.__struct_fields__}, "amount", "currency", "TRY", PLAYER,
-    "2026-01-31T12:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-31T12:00:00",
-    "1E+30", "-0.0000000001", "NaN", "x" * 65, "o-1", "shop", "a/b", "\x00", "\ud800", "first", "completed",
-]  # fmt: skip
+    *{name for kind in events.EVENTS for name in kind.__struct_fields__},
+    "amount",
+    "currency",
+    "TRY",
+    PLAYER,
+    "2026-01-31T12:00:00Z",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "2026-01-31T12:00:00",
+    "1E+30",
+    "-0.0000000001",
+    "NaN",
+    "x" * 65,
+    "o-1",
+    "shop",
+    "a/b",
+    "\x00",
+    "\ud800",
+    "first",
+    "completed",
+]
 
 
 def event_corpus() -> list[bytes]:
@@ -76,14 +93,79 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 CONFIG_WORDS = [
-    "kafka", "database", "web", "checks", "dispatch", "worker", "table", "integrations", "routes", "mappings",
-    "credentials", "limits", "backoff", "breaker", "profile", "options", "id", "tenant_id", "provider", "url",
-    "base_url", "currency", "mode", "primary", "fallback", "params", "extra", "30s", "500ms", "10/s", "-1s",
-    "znet", "barakat", "codes", "auto", "manual", "true", "null", "1e9", ".nan", ".inf", "${KOD}", "${NONE}",
-    "${X:-y}", "${", "&a", "*a", "<<", "!!python/object:os.system", "- ", "  ", "? ", ": ", "{", "[", "'", '"',
-    "http://u:p@h/", "{user_identifier}", "{params.x}", "{", "error_codes", "words", "list_syntax", "2026-01-01",
-    "0x1F", "0b1", "1:30", "partitions", "max_in_flight", "\U0001f4a3", "a" * 300,
-]  # fmt: skip
+    "kafka",
+    "database",
+    "web",
+    "checks",
+    "dispatch",
+    "worker",
+    "table",
+    "integrations",
+    "routes",
+    "mappings",
+    "credentials",
+    "limits",
+    "backoff",
+    "breaker",
+    "profile",
+    "options",
+    "id",
+    "tenant_id",
+    "provider",
+    "url",
+    "base_url",
+    "currency",
+    "mode",
+    "primary",
+    "fallback",
+    "params",
+    "extra",
+    "30s",
+    "500ms",
+    "10/s",
+    "-1s",
+    "znet",
+    "barakat",
+    "codes",
+    "auto",
+    "manual",
+    "true",
+    "null",
+    "1e9",
+    ".nan",
+    ".inf",
+    "${KOD}",
+    "${NONE}",
+    "${X:-y}",
+    "${",
+    "&a",
+    "*a",
+    "<<",
+    "!!python/object:os.system",
+    "- ",
+    "  ",
+    "? ",
+    ": ",
+    "{",
+    "[",
+    "'",
+    '"',
+    "http://u:p@h/",
+    "{user_identifier}",
+    "{params.x}",
+    "{",
+    "error_codes",
+    "words",
+    "list_syntax",
+    "2026-01-01",
+    "0x1F",
+    "0b1",
+    "1:30",
+    "partitions",
+    "max_in_flight",
+    "\U0001f4a3",
+    "a" * 300,
+]
 
 
 def config_corpus() -> list[bytes]:
@@ -117,8 +199,7 @@ def _only_where_secrets_belong(data: bytes) -> bool:
         document = yaml.load(data.decode("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
         return False
-    return not any(PLANTED in text or any(f"{{{name}}}" in text for name in ENVIRON)
-                   for text in _outside(document, 0))
+    return not any(PLANTED in text or any(f"{{{name}}}" in text for name in ENVIRON) for text in _outside(document, 0))
 
 
 def _outside(value: Any, depth: int) -> Iterator[str]:
@@ -136,20 +217,32 @@ def _outside(value: Any, depth: int) -> Iterator[str]:
         yield str(value)
 
 
-LINE = json.dumps({
-    "order_id": "o-1", "tenant_id": "shop", "package_id": "sixty", "user_identifier": PLAYER, "quantity": 2,
-    "params": {"server": "EU"}, "sell_price": {"amount": "1.50", "currency": "TRY"},
-})  # fmt: skip
+LINE = json.dumps(
+    {
+        "order_id": "o-1",
+        "tenant_id": "shop",
+        "package_id": "sixty",
+        "user_identifier": PLAYER,
+        "quantity": 2,
+        "params": {"server": "EU"},
+        "sell_price": {"amount": "1.50", "currency": "TRY"},
+    }
+)
 TABLE = "order_id,package_id,user_identifier,quantity,params.server,sell_price_amount,sell_price_currency"
 FILE_WORDS = [*EVENT_WORDS, *TABLE.split(","), '"', '""', ",", ";", "\n", "\r\n", "params.", "\u2028", "1" * 5000]
 
 
 def file_corpus() -> list[bytes]:
     """Small files of both kinds: the first byte says which."""
-    rows = f"{TABLE}\r\no-1,sixty,{PLAYER},2,EU,1.50,TRY\r\no-2,sixty,\"a\nb\",,,,\r\n"
+    rows = f'{TABLE}\r\no-1,sixty,{PLAYER},2,EU,1.50,TRY\r\no-2,sixty,"a\nb",,,,\r\n'
     two = f"{LINE}\n\n{LINE.replace('o-1', 'o-2')}\n"
-    return [b"j" + two.encode(), b"c" + rows.encode(), b"c" + rows.encode("utf-16"),
-            b"j\xef\xbb\xbf" + LINE.encode(), b"c\xef\xbb\xbf" + TABLE.encode()]
+    return [
+        b"j" + two.encode(),
+        b"c" + rows.encode(),
+        b"c" + rows.encode("utf-16"),
+        b"j\xef\xbb\xbf" + LINE.encode(),
+        b"c\xef\xbb\xbf" + TABLE.encode(),
+    ]
 
 
 def order_file(data: bytes) -> object:
@@ -172,8 +265,9 @@ def order_file(data: bytes) -> object:
     if bad:
         again = list(read_orders(rejects.path, NOW, "shop"))
         told = [line for line in bad if line.text.strip()]
-        assert [line.error for line in again if line.created is None and line.text.strip()][:len(told)] == [
-            line.error for line in told], "set aside otherwise than read"  # fmt: skip
+        assert [line.error for line in again if line.created is None and line.text.strip()][: len(told)] == [
+            line.error for line in told
+        ], "set aside otherwise than read"
         rejects.path.unlink()
     return ending, len(lines), tuple(sorted({line.error[:30] for line in lines}))
 
@@ -192,24 +286,41 @@ class Heads:
 
 
 DELAY_WORDS = [
-    *EVENT_WORDS, "due_at", "2026-03-01T12:00:00Z", "2026-03-01T12:00:01Z", "ce_id", "dlq.reason", "dlq.offset",
-]  # fmt: skip
+    *EVENT_WORDS,
+    "due_at",
+    "2026-03-01T12:00:00Z",
+    "2026-03-01T12:00:01Z",
+    "ce_id",
+    "dlq.reason",
+    "dlq.offset",
+]
 
 
 def _line_of(heads: Heads) -> DelayLine:
     line = DelayLine.__new__(DelayLine)  # without its consumer and its thread
     line.__dict__.update(
-        _now=lambda: NOW, _held={}, _handed={}, _due=deque(), _paused=set(), _ours={("orders.retry.30s", 0): NOW},
-        _lock=threading.Lock(), _taker=None, _consumer=heads, _decode=msgspec.json.Decoder(delay._Written).decode,
-    )  # fmt: skip
+        _now=lambda: NOW,
+        _held={},
+        _handed={},
+        _due=deque(),
+        _paused=set(),
+        _ours={("orders.retry.30s", 0): NOW},
+        _lock=threading.Lock(),
+        _taker=None,
+        _consumer=heads,
+        _decode=msgspec.json.Decoder(delay_queue._Written).decode,
+    )
     return line
 
 
 def delayed_corpus() -> list[bytes]:
     """A check that is due and one that is not, with their headers as a JSON object in front."""
     checks = [json.loads((SAMPLES / "check.json").read_bytes())]
-    values = [{**check.get("value", check), "due_at": at} for check in checks
-              for at in ("2026-03-01T11:59:59Z", "2026-03-01T12:00:01Z", "2026-03-01T15:00:00+03:00")]  # fmt: skip
+    values = [
+        {**check.get("value", check), "due_at": at}
+        for check in checks
+        for at in ("2026-03-01T11:59:59Z", "2026-03-01T12:00:01Z", "2026-03-01T15:00:00+03:00")
+    ]
     headers = {"ce_id": "a", "ce_type": "orderwatch.order.check.v1", "dlq.reason": None, "traceparent": "00-1-2-01"}
     return [json.dumps(headers).encode() + b"\n" + json.dumps(value).encode() for value in values]
 
@@ -222,14 +333,21 @@ def _record(data: bytes) -> Any:
     except (ValueError, RecursionError):
         said = None
     if isinstance(said, dict):
-        headers = [(name.encode("utf-8", "replace").decode(),
-                    None if text is None else str(text).encode("utf-8", "replace")) for name, text in said.items()]
+        headers = [
+            (name.encode("utf-8", "replace").decode(), None if text is None else str(text).encode("utf-8", "replace"))
+            for name, text in said.items()
+        ]
     else:
         headers = [("h", first)]
     return SimpleNamespace(
-        topic=lambda: "orders.retry.30s", partition=lambda: 0, offset=lambda: 7, key=lambda: first[:9] or None,
-        value=lambda: value or None, headers=lambda: headers, error=lambda: None,
-    )  # fmt: skip
+        topic=lambda: "orders.retry.30s",
+        partition=lambda: 0,
+        offset=lambda: 7,
+        key=lambda: first[:9] or None,
+        value=lambda: value or None,
+        headers=lambda: headers,
+        error=lambda: None,
+    )
 
 
 def delayed(data: bytes) -> object:
@@ -243,8 +361,7 @@ def delayed(data: bytes) -> object:
         assert not line._due and sleeping["orders.retry.30s", 0] > NOW
         return "sleeps"
     [out] = line._due
-    assert (out.key, out.value, list(out.headers)) == (
-        heads.record.key(), heads.record.value(), heads.record.headers())  # fmt: skip
+    assert (out.key, out.value, list(out.headers)) == (heads.record.key(), heads.record.value(), heads.record.headers())
     try:
         due_at = decode(Check, out.value).due_at
     except EventError:
@@ -293,7 +410,7 @@ def letter(data: bytes) -> object:
     out = dead_letter("check", delivery, "malformed", "x")
     assert (out.key, out.value) == (delivery.key, delivery.value)
     for found in (delivery, Delivery(out.topic, 0, 1, out.key, out.value, out.headers)):
-        at_once(record.dead_letter(kept, kept, found))
+        at_once(handler_projections.dead_letter(kept, kept, found))
     told = [decode(events.Attention, sent.value) for sent in kept.sent]
     assert len(kept.rows) == len(told) == 2 and kept.rows[1]["reason"] == "malformed"
     return kept.rows[0]["reason"][:20], kept.rows[0]["offset"] < 0, told[0].order_id is None

@@ -7,8 +7,30 @@ from typing import Any
 
 MAX_BYTES = 8192
 _NUMBERS = (0, 1, 2, 3, 8, 100, 111, 130, 200, 500, -1, 2**31, 2**63, 10**25, 0.1, 1e300)
-_BYTES = (b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xc5\x9e", b"\xfe", b"\xc2\xa0", b"\r\n", b'"', b"\\u0000", b"\\ud800",
-          b"|", b"<", b"[" * 1200, b"{" * 40, b"9" * 5000, b"-", b",", b":", b"${", b"}", b"1e999", b"NaN")  # fmt: skip
+_BYTES = (
+    b"\x00",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\xc5\x9e",
+    b"\xfe",
+    b"\xc2\xa0",
+    b"\r\n",
+    b'"',
+    b"\\u0000",
+    b"\\ud800",
+    b"|",
+    b"<",
+    b"[" * 1200,
+    b"{" * 40,
+    b"9" * 5000,
+    b"-",
+    b",",
+    b":",
+    b"${",
+    b"}",
+    b"1e999",
+    b"NaN",
+)
 
 
 class Mutator:
@@ -42,7 +64,7 @@ class Mutator:
         at, end = sorted((draw.randint(0, len(data)), draw.randint(0, len(data))))
         way = draw.randrange(5)
         if way == 0:
-            return data[:at] + bytes([draw.randrange(256)]) + data[at + 1:]
+            return data[:at] + bytes([draw.randrange(256)]) + data[at + 1 :]
         if way == 1:
             return data[:at] + draw.choice(_BYTES) + data[at:]
         if way == 2:
@@ -52,7 +74,7 @@ class Mutator:
         return data[:at] + self._word() + data[at:]
 
     def _cross(self, data: bytes, other: bytes) -> bytes:
-        return data[:self._random.randint(0, len(data))] + other[self._random.randint(0, len(other)):]
+        return data[: self._random.randint(0, len(data))] + other[self._random.randint(0, len(other)) :]
 
     def _fields(self, data: bytes) -> bytes:
         """Change what stands between separators."""
@@ -90,7 +112,8 @@ class Mutator:
         self._node(parent, key, document, places)
         try:
             return data[:start] + json.dumps(document, ensure_ascii=self._random.random() < 0.5).encode(
-                "utf-8", "surrogatepass")
+                "utf-8", "surrogatepass"
+            )
         except (ValueError, RecursionError):
             return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from db import schema
-from orderwatch.embedded import Broker, Postgres
+from orderwatch.localservers.bundled import Broker, Postgres
 from streams.events import Created
 from tests.fuzz.engine import Report, attempt
 from tests.fuzz.mutation import Mutator
@@ -21,10 +21,41 @@ from tests.fuzz.targets import Target
 from tests.system import System, http
 from tests.waiting import wait_until
 
-WORDS = ["GET", "HEAD", "POST", "/orders/", "/orders/known/", "/outcomes/", "/health/", "known", "%00", "%2e%2e", "%ff",
-         "%ED%A0%80", "..", "//", "?", "&", "=", "#", ":", "HTTP/1.1", "HTTP/1.0", "HTTP/9.9", "\r\n", "Host: a",
-         "Content-Length: 5", "Content-Length: -1", "Transfer-Encoding: chunked", "Connection: close", "Accept: */*",
-         "X-Forwarded-For: 127.0.0.1", "é", "\x00", "a" * 300]  # fmt: skip
+WORDS = [
+    "GET",
+    "HEAD",
+    "POST",
+    "/orders/",
+    "/orders/known/",
+    "/outcomes/",
+    "/health/",
+    "known",
+    "%00",
+    "%2e%2e",
+    "%ff",
+    "%ED%A0%80",
+    "..",
+    "//",
+    "?",
+    "&",
+    "=",
+    "#",
+    ":",
+    "HTTP/1.1",
+    "HTTP/1.0",
+    "HTTP/9.9",
+    "\r\n",
+    "Host: a",
+    "Content-Length: 5",
+    "Content-Length: -1",
+    "Transfer-Encoding: chunked",
+    "Connection: close",
+    "Accept: */*",
+    "X-Forwarded-For: 127.0.0.1",
+    "é",
+    "\x00",
+    "a" * 300,
+]
 _STATUS = re.compile(rb"HTTP/\d\.\d (\d{3}) ")
 _END = b"Connection: close\r\n\r\n"
 
@@ -56,8 +87,9 @@ def with_an_order(system: System) -> None:
 
 
 def order(order_id: str) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier="555123",
-                   created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier="555123", created_at=datetime.now(UTC)
+    )
 
 
 def target(port: int) -> Target:

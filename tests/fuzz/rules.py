@@ -229,5 +229,8 @@ def _by_http(status: int) -> frozenset[Placed]:
 
 def _plain(text: str) -> str:
     marks = str.maketrans("İIıÜüŞşĞğÇçÖöÂâÎîÛû", "iiiuussggccooaaiiuu")
-    return html.unescape(trimmed(text)).translate(marks).lower() if "&" in text else (
-        trimmed(text).translate(marks).lower())
+    return (
+        html.unescape(trimmed(text)).translate(marks).lower()
+        if "&" in text
+        else (trimmed(text).translate(marks).lower())
+    )

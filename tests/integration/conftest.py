@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from orderwatch.embedded import Postgres
+from orderwatch.localservers.bundled import Postgres
 from tests.conftest import run_sql
 from tests.system import System
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from streams.events import Created
 from tests.integration.conftest import Start
 from tests.receiver import SECRET, receiving
@@ -14,17 +14,19 @@ PLAYER = "player-7781-planted"
 
 
 def order(order_id: str, package: str) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER,
-                   created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER, created_at=datetime.now(UTC)
+    )
 
 
 def test_attention_reaches_a_webhook_over_its_outage_and_a_restart_of_the_worker(
     system_of: Start, broker: Broker
 ) -> None:
     with receiving(503) as receiver:
-        system = system_of(broker.address, settings={
-            "alerts": {"webhook_url": receiver.url, "webhook_secret": SECRET, "every": "200ms"}
-        })  # fmt: skip
+        system = system_of(
+            broker.address,
+            settings={"alerts": {"webhook_url": receiver.url, "webhook_secret": SECRET, "every": "200ms"}},
+        )
         worker = system.start_worker()
         people = [order("by-hand", "by-hand"), order("nowhere", "nowhere")]
         system.send([*people, *(order(f"goes-{n}", "sixty") for n in range(10))])

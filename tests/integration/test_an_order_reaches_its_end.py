@@ -11,12 +11,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import catalog
+from db.control import stored_config
+from db.control.integration_state import SealedCode, load_codes
 from db.engine import connect
-from db.operator import SealedCode, load_codes
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from streams.events import Created, Referenced, decode
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from tests.integration.conftest import Start
 from tests.malformed import raw_producer
 from tests.system import System, http
@@ -33,8 +33,14 @@ def system(system_of: Start, broker: Broker) -> Iterator[System]:
 
 
 def order(order_id: str, package: str = "sixty", **fields: Any) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER,
-                   created_at=datetime.now(UTC), **fields)  # fmt: skip
+    return Created(
+        order_id=order_id,
+        tenant_id="shop",
+        package_id=package,
+        user_identifier=PLAYER,
+        created_at=datetime.now(UTC),
+        **fields,
+    )
 
 
 def timeline(system: System, order_id: str) -> list[str]:
@@ -69,8 +75,15 @@ def test_an_order_leaves_every_step_in_its_timeline(system: System) -> None:
     system.send([order("steps")])
     system.wait_for_ends(30)
     assert timeline(system, "steps") == [
-        "accepted", "routed", "intent", "sending", "answered", "status", "checked", "status"
-    ]  # fmt: skip
+        "accepted",
+        "routed",
+        "intent",
+        "sending",
+        "answered",
+        "status",
+        "checked",
+        "status",
+    ]
     referenced = [decode(Referenced, record.value()) for record in system.read("orders.referenced")]
     assert [event.attempt for event in referenced if event.order_id == "steps"] == [1]
 
@@ -80,8 +93,9 @@ def test_a_plain_refusal_is_bought_at_the_fallback_once(system: System) -> None:
     system.wait_for_ends(30)
     found = system.rows("select integration_id, state from attempts where order_id = 'refused' order by attempt")
     assert [(row["integration_id"], row["state"]) for row in found] == [
-        ("znet-main", "rejected"), ("barakat-1", "completed")
-    ]  # fmt: skip
+        ("znet-main", "rejected"),
+        ("barakat-1", "completed"),
+    ]
     assert system.books().agree
 
 
@@ -148,13 +162,28 @@ def test_a_manual_route_waits_for_a_person_and_says_so(system: System) -> None:
 
 def test_a_route_that_is_added_later_is_taken_up_by_the_running_worker(system: System) -> None:
     document = yaml.safe_load(system.config_path.read_text())
-    document["routes"].append({"tenant_id": "shop", "package_id": "nowhere", "mode": "auto",
-                               "provider_type": "external", "primary": "znet-main"})  # fmt: skip
-    document["mappings"].append({"tenant_id": "shop", "package_id": "nowhere", "integration": "znet-main",
-                                 "provider_package_id": "1", "oyun": "1", "kupur": "60"})  # fmt: skip
+    document["routes"].append(
+        {
+            "tenant_id": "shop",
+            "package_id": "nowhere",
+            "mode": "auto",
+            "provider_type": "external",
+            "primary": "znet-main",
+        }
+    )
+    document["mappings"].append(
+        {
+            "tenant_id": "shop",
+            "package_id": "nowhere",
+            "integration": "znet-main",
+            "provider_package_id": "1",
+            "oyun": "1",
+            "kupur": "60",
+        }
+    )
     engine = connect(system.database)
-    docs = catalog.CatalogDocs(document["integrations"], document["routes"], document["mappings"])
-    catalog.replace(engine, docs, "test")
+    docs = stored_config.CatalogDocs(document["integrations"], document["routes"], document["mappings"])
+    stored_config.replace(engine, docs, "test")
     engine.dispose()
     system.send([order("somewhere", "nowhere")])
     system.wait_for_ends(30)  # "nowhere", which waited since the test before, ends as well
@@ -192,27 +221,40 @@ def test_the_table_answers_for_an_order(system: System) -> None:
 def malformed(draw: st.DrawFn) -> tuple[bytes, str]:
     """A created event with exactly one wrong field, and that field's name."""
     good: dict[str, Any] = {
-        "order_id": "bad", "tenant_id": "shop", "package_id": "sixty", "user_identifier": PLAYER,
-        "created_at": "2026-01-01T00:00:00Z", "quantity": 1,
-    }  # fmt: skip
-    field, wrong = draw(st.sampled_from([
-        ("order_id", st.one_of(st.integers(), st.none(), st.text("äö /\\ü"), st.just("x" * 65))),
-        ("tenant_id", st.one_of(st.integers(), st.none(), st.just(""), st.just("a b"))),
-        ("package_id", st.one_of(st.integers(), st.none(), st.just(""), st.lists(st.integers()))),
-        ("user_identifier", st.one_of(st.integers(), st.none(), st.booleans(), st.just("nul\x00"))),
-        ("created_at", st.one_of(st.integers(), st.just("yesterday"), st.just("2026-01-01T00:00:00"))),
-        ("quantity", st.one_of(st.integers(max_value=0), st.floats(1.1, 1.9), st.text(max_size=3), st.none())),
-        ("params", st.one_of(st.text(max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), min_size=1))),
-        ("sell_price", st.one_of(st.integers(), st.just({"amount": "x", "currency": "TRY"}), st.just({"amount": "1"}))),
-    ]))  # fmt: skip
+        "order_id": "bad",
+        "tenant_id": "shop",
+        "package_id": "sixty",
+        "user_identifier": PLAYER,
+        "created_at": "2026-01-01T00:00:00Z",
+        "quantity": 1,
+    }
+    field, wrong = draw(
+        st.sampled_from(
+            [
+                ("order_id", st.one_of(st.integers(), st.none(), st.text("äö /\\ü"), st.just("x" * 65))),
+                ("tenant_id", st.one_of(st.integers(), st.none(), st.just(""), st.just("a b"))),
+                ("package_id", st.one_of(st.integers(), st.none(), st.just(""), st.lists(st.integers()))),
+                ("user_identifier", st.one_of(st.integers(), st.none(), st.booleans(), st.just("nul\x00"))),
+                ("created_at", st.one_of(st.integers(), st.just("yesterday"), st.just("2026-01-01T00:00:00"))),
+                ("quantity", st.one_of(st.integers(max_value=0), st.floats(1.1, 1.9), st.text(max_size=3), st.none())),
+                (
+                    "params",
+                    st.one_of(st.text(max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), min_size=1)),
+                ),
+                (
+                    "sell_price",
+                    st.one_of(st.integers(), st.just({"amount": "x", "currency": "TRY"}), st.just({"amount": "1"})),
+                ),
+            ]
+        )
+    )
     return json.dumps({**good, field: draw(wrong)}).encode(), field
 
 
 def test_malformed_events_become_dead_letters_that_name_the_field_and_the_partition_goes_on(system: System) -> None:
     bad: list[tuple[bytes, str]] = []
 
-    @settings(max_examples=320, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(max_examples=320, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(malformed())
     def collect(case: tuple[bytes, str]) -> None:
         bad.append(case)
@@ -227,8 +269,10 @@ def test_malformed_events_become_dead_letters_that_name_the_field_and_the_partit
     system.wait_for_ends(60)
     total = before + len(bad) + 5
     wait_until(lambda: system.rows("select count(*) as n from dead_letters")[0]["n"] == total, 30)
-    letters = {bytes(row["value"]): row["error"]
-               for row in system.rows("select value, error from dead_letters where value is not null")}  # fmt: skip
+    letters = {
+        bytes(row["value"]): row["error"]
+        for row in system.rows("select value, error from dead_letters where value is not null")
+    }
     for value, field in bad:
         assert field in letters[value], (value, letters[value])
     names = {name for name, _ in system.read("orders.dead-letter")[0].headers()}

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from orderwatch.embedded import PartError
+from orderwatch.localservers.bundled import PartError
 from tests.conftest import wait_until
 from tests.parts import Kafka
 

@@ -1,6 +1,6 @@
 """Requests that nobody should send, to the pages of a running worker; `make fuzz` sends many more."""
 
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from tests.fuzz import pages
 from tests.integration.conftest import Start
 from tests.system import http

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from db import switch
-from orderwatch import commanding
-from orderwatch.embedded import Broker
+from db.control import kill_switch
+from orderwatch.localservers.bundled import Broker
+from orderwatch.support import command_client
 from streams.events import StatusChanged, decode
 from streams.order import CommandAction
 from tests.integration.conftest import Start
@@ -33,10 +33,13 @@ def system(system_of: Start, broker: Broker) -> Iterator[System]:
 def command(system: System, *words: str) -> tuple[int, dict[str, Any]]:
     """One command of an operator: its exit status and its JSON."""
     done = subprocess.run(
-        [sys.executable, "-m", "orderwatch", *words, "--json", "--config", str(system.config_path)], cwd=ROOT,
-        check=False, capture_output=True, text=True,
+        [sys.executable, "-m", "orderwatch", *words, "--json", "--config", str(system.config_path)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
         env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "USER": "ayse"},
-    )  # fmt: skip
+    )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -56,11 +59,16 @@ def last_purchase_after(system: System, since: float, until: float) -> float:
 
 
 def ask(system: System, order_id: str) -> bool | None:
-    made = commanding.build(
-        CommandAction.CHECK, "shop", order_id, by="ayse", reason="r", command_id=commanding.new_id(),
+    made = command_client.build(
+        CommandAction.CHECK,
+        "shop",
+        order_id,
+        by="ayse",
+        reason="r",
+        command_id=command_client.new_id(),
         issued_at=datetime.now(UTC),
     )
-    answer = commanding.issue(system.config, system.engine, made, 15.0)
+    answer = command_client.issue(system.config, system.engine, made, 15.0)
     return answer and answer.done
 
 
@@ -77,7 +85,7 @@ def test_a_switch_stops_new_sends_within_a_second_and_lets_them_go_on(system: Sy
     orders.start()
     try:
         wait_until(lambda: bought(system, "barakat-1") >= 5, 60)
-        assert switch.set_enabled(system.engine, "barakat-1", False, "mehmet", "sells twice")
+        assert kill_switch.set_enabled(system.engine, "barakat-1", False, "mehmet", "sells twice")
         switched_at = time.monotonic()
         took_s = last_purchase_after(system, switched_at, switched_at + 3.0)
     finally:
@@ -122,7 +130,7 @@ def test_an_order_that_waits_is_cancelled_once_and_everybody_is_told(system: Sys
     changes = [decode(StatusChanged, record.value()) for record in system.read("orders.status-changed")]
     assert [(c.external_status, c.reason, c.message) for c in changes if c.order_id == "by-hand-1"] == [
         ("failed", "operator", "the buyer asked")
-    ]  # fmt: skip
+    ]
 
 
 def test_a_person_asks_early_and_nothing_is_bought_again(system: System) -> None:

@@ -20,9 +20,14 @@ ROOT = Path(__file__).parents[2]
 
 #: Settings of a machine on which another Orderwatch is configured; none of them may reach the demo.
 ELSEWHERE = {
-    "ORDERWATCH_CONFIG": "/nowhere/config.yaml", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "DATABASE_URL": "embedded",
-    "ORDERWATCH_PIN_KEYS": "none", "ZNET_KOD": "stranger", "BARAKAT_TOKEN": "stranger", "SIMULATOR_URL": "http://x",
-}  # fmt: skip
+    "ORDERWATCH_CONFIG": "/nowhere/config.yaml",
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "DATABASE_URL": "embedded",
+    "ORDERWATCH_PIN_KEYS": "none",
+    "ZNET_KOD": "stranger",
+    "BARAKAT_TOKEN": "stranger",
+    "SIMULATOR_URL": "http://x",
+}
 
 #: The purchase of D-10005 is made twice by the provider itself. The rule names its player: without one it could be
 #: used up by D-10004, which this provider refuses. The time limit passes at once.
@@ -35,17 +40,20 @@ class Running:
 
     def __init__(self, place: Path, *arguments: str, change: str = "pass") -> None:
         script = (
-            "import sys; from orderwatch.demo import play, story; from orderwatch.cli import main;"
+            "import sys; from orderwatch.demo import play, story; from orderwatch.cli.main import main;"
             f" {change}; main(sys.argv[1:])"
         )
         place.mkdir(parents=True, exist_ok=True)
         self.log, self.out = place / "stderr", place / "stdout"
         with self.log.open("wb") as log, self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", script, "demo", "--json", *arguments], stdout=out, stderr=log, cwd=place,
+                [sys.executable, "-c", script, "demo", "--json", *arguments],
+                stdout=out,
+                stderr=log,
+                cwd=place,
                 env={**ELSEWHERE, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(place)},
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     @property
     def said(self) -> str:
@@ -53,6 +61,7 @@ class Running:
 
     def wait_for(self, words: str, timeout_s: float = 60) -> None:
         """Until it said something that matches."""
+
         def heard() -> bool:
             assert self.process.poll() is None or re.search(words, self.said), f"it ended first: {self.said}"
             return bool(re.search(words, self.said))
@@ -142,11 +151,7 @@ def test_the_demo_shows_no_pin_player_or_password(ended: tuple[Running, dict[int
 
 @pytest.mark.parametrize(
     ("moment", "number", "status"),
-    [
-        ("broker", signal.SIGINT, 130),
-        ("The shop sends", signal.SIGTERM, 143),
-        (r"\d+ done", signal.SIGINT, 130),
-    ],
+    [("broker", signal.SIGINT, 130), ("The shop sends", signal.SIGTERM, 143), (r"\d+ done", signal.SIGINT, 130)],
 )
 def test_a_stopped_demo_leaves_nothing(place: Path, moment: str, number: signal.Signals, status: int) -> None:
     demo = Running(place, "--orders", "40")

@@ -10,15 +10,15 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from orderwatch import embedded
-from orderwatch.embedded import HOST, Broker, PartError, Postgres, announce, running, withdraw
-from orderwatch.leash import Leashed
+from orderwatch.localservers import bundled
+from orderwatch.localservers.bundled import HOST, Broker, PartError, Postgres, announce, running, withdraw
+from orderwatch.localservers.child_process import Leashed
 from tests.conftest import wait_until
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from orderwatch.embedded import Broker, Postgres
+from orderwatch.localservers.bundled import Broker, Postgres
 here = Path(sys.argv[1])
 with Broker(here / "broker") as broker, Postgres(here / "postgres", durable=False) as postgres:
     print(broker._process.pid, postgres._process.pid, flush=True)
@@ -121,7 +121,7 @@ def test_postgres_listens_on_loopback_and_wants_its_password(postgres: Postgres)
 
 
 def test_a_broker_that_cannot_start_says_why(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_broker_binary", lambda: "/bin/false")
+    monkeypatch.setattr(bundled, "_broker_binary", lambda: "/bin/false")
     with pytest.raises(PartError, match="the bundled broker did not start"):
         Broker(directory).start()
 
@@ -136,8 +136,8 @@ def test_a_taken_port_is_not_mistaken_for_a_started_server(directory: Path, brok
 def test_a_first_start_on_a_taken_port_takes_another_one(
     directory: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ports = iter([broker.port, embedded.free_port()])
-    monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
+    ports = iter([broker.port, bundled.free_port()])
+    monkeypatch.setattr(bundled, "free_port", lambda: next(ports))
     with Broker(directory) as other:
         assert other.port != broker.port
 
@@ -172,7 +172,7 @@ class TestAnnouncement:
 
     def test_of_servers_that_do_not_answer_is_ignored(self, tmp_path: Path, postgres: Postgres) -> None:
         state = tmp_path / "parts.json"
-        announce(f"{HOST}:{embedded.free_port()}", postgres.url, state)
+        announce(f"{HOST}:{bundled.free_port()}", postgres.url, state)
         assert running(state) is None
 
     def test_that_cannot_be_read_is_ignored(self, tmp_path: Path) -> None:

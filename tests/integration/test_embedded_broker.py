@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
 
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from tests.conftest import wait_until
 
 T = TypeVar("T")
@@ -107,10 +107,16 @@ def test_a_group_goes_on_where_it_committed(broker: Broker, topic: str) -> None:
     group = f"group-{uuid4().hex}"
 
     def read(count: int) -> list[bytes]:
-        consumer = Consumer({
-            "bootstrap.servers": broker.address, "group.id": group, "auto.offset.reset": "earliest",
-            "enable.auto.commit": False, "session.timeout.ms": 2000, "max.poll.interval.ms": 2000,
-        })
+        consumer = Consumer(
+            {
+                "bootstrap.servers": broker.address,
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "session.timeout.ms": 2000,
+                "max.poll.interval.ms": 2000,
+            }
+        )
         consumer.subscribe([topic])
         values: list[bytes] = []
 

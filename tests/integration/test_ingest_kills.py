@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from db import tokens
+from db.control import api_tokens
 from db.engine import connect
-from orderwatch.embedded import Broker, free_port
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import Broker, free_port
+from orderwatch.localservers.child_process import Leashed
 from streams import topics
-from streams.config import load
-from streams.kafka import apply_topics, follow
+from streams.config.loader import load
+from streams.kafka.producer import apply_topics, follow
 from tests.contract.command_line import CONFIG
 from tests.waiting import wait_until
 
@@ -43,8 +43,11 @@ class Shop(threading.Thread):
 
     def _placed(self, order: str) -> bool:
         body = json.dumps({"tenant_id": "demo", "order_id": order, "package_id": "pubg-60", "user_identifier": "u"})
-        headers = {"authorization": f"Bearer {self._token}", "idempotency-key": order,
-                   "content-type": "application/json"}  # fmt: skip
+        headers = {
+            "authorization": f"Bearer {self._token}",
+            "idempotency-key": order,
+            "content-type": "application/json",
+        }
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
         try:
             connection.request("POST", "/api/orders", body, headers)
@@ -68,7 +71,7 @@ def test_a_killed_dashboard_loses_and_doubles_no_order(tmp_path: Path, database:
     config = load(tmp_path / "config.yaml", given)
     apply_topics(config.kafka, topics.specs(config))
     engine = connect(database, 2)
-    token = tokens.create(engine, "shop", ["orders:write"], "demo", "test").text
+    token = api_tokens.create(engine, "shop", ["orders:write"], "demo", "test").text
     port, environ = free_port(), {**given, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     running = serving(tmp_path, port, environ)
     shops = [Shop(port, token, range(first, ORDERS, 4)) for first in range(4)]

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from orderwatch.embedded import Broker, Postgres, free_port
-from orderwatch.leash import Leashed
+from orderwatch.localservers.bundled import Broker, Postgres, free_port
+from orderwatch.localservers.child_process import Leashed
 from streams.events import Created
-from streams.kafka import group_lag
+from streams.kafka.producer import group_lag
 from streams.topics import PROMISES
 from tests.chaos.orders import HOOKS
 from tests.integration.conftest import Start
@@ -27,19 +27,27 @@ PLAYER = "player-7781-planted"
 
 
 def order(order_id: str, package: str = "sixty") -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER,
-                   created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER, created_at=datetime.now(UTC)
+    )
 
 
 def supervised(system: System, port: int, at: str) -> Leashed:
     """``orderwatch worker``, whose worker hangs at the first order that it opens, or at its first check."""
     log = system.directory / "worker-supervised.log"
     env = {
-        **os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "PYTHONPATH": f"{HOOKS}:{ROOT}",
-        "CHAOS_HANG": str(system.directory / "hung"), "CHAOS_HANG_AT": at,
-    }  # fmt: skip
-    worker = Leashed([sys.executable, "-m", "orderwatch", "worker", "--config", str(system.config_path), "--web-port",
-                      str(port)], log=log, cwd=system.directory, env=env)  # fmt: skip
+        **os.environ,
+        "ORDERWATCH_PIN_KEYS": system.pin_keys,
+        "PYTHONPATH": f"{HOOKS}:{ROOT}",
+        "CHAOS_HANG": str(system.directory / "hung"),
+        "CHAOS_HANG_AT": at,
+    }
+    worker = Leashed(
+        [sys.executable, "-m", "orderwatch", "worker", "--config", str(system.config_path), "--web-port", str(port)],
+        log=log,
+        cwd=system.directory,
+        env=env,
+    )
     system.workers.append(worker)
     return worker
 
@@ -52,17 +60,18 @@ def health(port: int) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("at", "told", "stack"), [
+    ("at", "told", "stack"),
+    [
         ("open", "orders.created [", ("dispatch.py", "open_")),
         ("check", "what is due in the tiers", ("check.py", "apply_")),
-    ])  # fmt: skip
+    ],
+)
 def test_a_hanging_handler_is_seen_told_and_started_again(
     system_of: Start, broker: Broker, at: str, told: str, stack: tuple[str, str]
 ) -> None:
-    system = system_of(broker.address, settings={
-        "worker": {"stall_after": "4s", "drain": "1s"},
-        "dispatch": {"lease_margin": "1s"},
-    })  # fmt: skip
+    system = system_of(
+        broker.address, settings={"worker": {"stall_after": "4s", "drain": "1s"}, "dispatch": {"lease_margin": "1s"}}
+    )
     port = free_port()
     worker = supervised(system, port, at)
     system.send([order("hangs"), order("follows")])

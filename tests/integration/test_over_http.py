@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orderwatch.embedded import Broker
-from streams.config import load
+from orderwatch.localservers.bundled import Broker
+from streams.config.loader import load
 from tests.contract.test_web_acts import signed
 from tests.contract.test_web_live import Stream, stream
 from tests.dashboard import Dashboard, dashboard
@@ -45,8 +45,9 @@ class Site:
         return [row["state"] for row in self.order(order_id).get("attempts", ())]
 
     def act(self, order_id: str, **asked: Any) -> tuple[int, Any]:
-        answer = self.web.ask("POST", f"/api/orders/shop/{order_id}/commands", {"reason": "a test", **asked},
-                              token=self.token)  # fmt: skip
+        answer = self.web.ask(
+            "POST", f"/api/orders/shop/{order_id}/commands", {"reason": "a test", **asked}, token=self.token
+        )
         return answer.status, answer.document()
 
 

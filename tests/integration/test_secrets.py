@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from orderwatch.cli import main
-from orderwatch.embedded import Broker
+from orderwatch.cli.main import main
+from orderwatch.localservers.bundled import Broker
 from streams.events import Created
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from streams.seal import VARIABLE, Sealer
 from tests import planted
 from tests.integration.conftest import Start
@@ -28,16 +28,31 @@ from tests.system import System
 from tests.waiting import wait_until
 
 PLAYER, EXTRA, ZONE = "player-7781-planted", "extra-3x-planted", "zone-4y-planted"
-_GOOD = {"order_id": "bad", "tenant_id": "shop", "package_id": "sixty", "created_at": "2026-01-01T00:00:00Z",
-         "user_identifier": PLAYER}  # fmt: skip
+_GOOD = {
+    "order_id": "bad",
+    "tenant_id": "shop",
+    "package_id": "sixty",
+    "created_at": "2026-01-01T00:00:00Z",
+    "user_identifier": PLAYER,
+}
 _WRONG = (
-    ("user_identifier", [PLAYER]), ("quantity", PLAYER), ("created_at", PLAYER), ("order_id", f"{PIN}/{PLAYER}"),
-    ("params", {"zone": [ZONE]}), ("params", ZONE), ("sell_price", {"amount": PLAYER, "currency": PIN}),
-    ("kullanici", PLAYER), ("attempt", PLAYER),
-)  # fmt: skip
+    ("user_identifier", [PLAYER]),
+    ("quantity", PLAYER),
+    ("created_at", PLAYER),
+    ("order_id", f"{PIN}/{PLAYER}"),
+    ("params", {"zone": [ZONE]}),
+    ("params", ZONE),
+    ("sell_price", {"amount": PLAYER, "currency": PIN}),
+    ("kullanici", PLAYER),
+    ("attempt", PLAYER),
+)
 #: What nobody can read, full of secrets; the last one is unreadable as a check and as an order.
-MALFORMED = [b"\xff" + PLAYER.encode(), json.dumps([PLAYER]).encode(), PLAYER.encode(),
-             *(json.dumps({**_GOOD, "quantity": 0, field: wrong}).encode() for field, wrong in _WRONG)]  # fmt: skip
+MALFORMED = [
+    b"\xff" + PLAYER.encode(),
+    json.dumps([PLAYER]).encode(),
+    PLAYER.encode(),
+    *(json.dumps({**_GOOD, "quantity": 0, field: wrong}).encode() for field, wrong in _WRONG),
+]
 PACKAGES = ("page", "row", "doubt", "json", "jsonlist")
 
 
@@ -55,9 +70,18 @@ class Echo(BaseHTTPRequestHandler):
             "row": f"3|{said}",
             "doubt": "OK|10.00|500.00" if placing else f"OK|3||{said}",
             "json": json.dumps({"status": "ERROR", "message": said, "code": 109}),
-            "jsonlist": json.dumps({"status": "OK", "data": {
-                "order_id": "E-1", "status": "wait" if placing else said, "data": {"playerId": PLAYER}, "note": said}}),
-        }[form]  # fmt: skip
+            "jsonlist": json.dumps(
+                {
+                    "status": "OK",
+                    "data": {
+                        "order_id": "E-1",
+                        "status": "wait" if placing else said,
+                        "data": {"playerId": PLAYER},
+                        "note": said,
+                    },
+                }
+            ),
+        }[form]
         Echo.seen.add(form)
         content = body.encode()
         self.send_response(200)
@@ -84,16 +108,32 @@ def scenario() -> dict[str, Any]:
     life = {"after_checks": 1, "pin": PIN, "text": f"kod {PIN}"}
     return {
         "accounts": [
-            {"id": "znet-main", "kind": "znet", "currency": "TRY", "balance": 100000, "life": life,
-             "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]}, "catalogue": [
-                 {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
-                 {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False}]},
-            {"id": "barakat-1", "kind": "zdk", "currency": "USD", "balance": 100000, "life": life,
-             "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]}, "catalogue": [
-                 {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
-                 {"id": "20", "name": "Gone", "price": "0.90"}]},
+            {
+                "id": "znet-main",
+                "kind": "znet",
+                "currency": "TRY",
+                "balance": 100000,
+                "life": life,
+                "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]},
+                "catalogue": [
+                    {"id": "1", "name": "Sixty", "oyun": "1", "kupur": "60", "price": "10.00"},
+                    {"id": "2", "name": "Gone", "oyun": "1", "kupur": "99", "price": "10.00", "available": False},
+                ],
+            },
+            {
+                "id": "barakat-1",
+                "kind": "zdk",
+                "currency": "USD",
+                "balance": 100000,
+                "life": life,
+                "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]},
+                "catalogue": [
+                    {"id": "10", "name": "Sixty", "price": "0.90", "qty_values": {"min": 1, "max": 9}},
+                    {"id": "20", "name": "Gone", "price": "0.90"},
+                ],
+            },
         ]
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +146,20 @@ def system(system_of: Start, broker: Broker, careless: str) -> Iterator[System]:
     for form, like in {**forms, "down": znet}.items():
         base_url = "http://127.0.0.1:1" if form == "down" else f"{careless}/{form}"
         document["integrations"].append({**like, "id": form, "base_url": base_url})
-        document["routes"].append({"tenant_id": "shop", "package_id": form, "mode": "auto", "primary": form,
-                                   "provider_type": "external"})  # fmt: skip
-        document["mappings"].append({"tenant_id": "shop", "package_id": form, "integration": form, "oyun": "1",
-                                     "kupur": "60", "provider_package_id": "1", "delivers_pin": True})  # fmt: skip
+        document["routes"].append(
+            {"tenant_id": "shop", "package_id": form, "mode": "auto", "primary": form, "provider_type": "external"}
+        )
+        document["mappings"].append(
+            {
+                "tenant_id": "shop",
+                "package_id": form,
+                "integration": form,
+                "oyun": "1",
+                "kupur": "60",
+                "provider_package_id": "1",
+                "delivers_pin": True,
+            }
+        )
     for mapping in document["mappings"]:
         mapping["params"] = {"zone": "{params.zone}"}
     running.config_path.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -119,8 +169,16 @@ def system(system_of: Start, broker: Broker, careless: str) -> Iterator[System]:
 
 
 def order(order_id: str, package: str, player: str = PLAYER) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=player, extra_field=EXTRA,
-                   customer_phone=PHONE, params={"zone": ZONE}, created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id,
+        tenant_id="shop",
+        package_id=package,
+        user_identifier=player,
+        extra_field=EXTRA,
+        customer_phone=PHONE,
+        params={"zone": ZONE},
+        created_at=datetime.now(UTC),
+    )
 
 
 def take_every_path(system: System) -> None:
@@ -132,12 +190,26 @@ def take_every_path(system: System) -> None:
             system.control("POST", f"/accounts/{account}/faults", {"kind": kind, "operation": "check", "times": 1})
     for player, final in (("fail-planted", "fail"), ("odd-planted", "success")):
         words = ["tuhaf"] if final == "success" else []
-        system.control("POST", "/lives", {"player": player, "final": final, "text": f"{player} {ZONE} is blocked",
-                                          "pin": final == "success" and PIN, "extra_states": words})  # fmt: skip
+        system.control(
+            "POST",
+            "/lives",
+            {
+                "player": player,
+                "final": final,
+                "text": f"{player} {ZONE} is blocked",
+                "pin": final == "success" and PIN,
+                "extra_states": words,
+            },
+        )
     names = [f"{package}-{number}" for package in ("sixty", "batch") for number in range(8)]
     system.send([order(name, name.split("-")[0]) for name in names])
-    system.send([order(f"{player}-{package}", package, f"{player}-planted")
-                 for player in ("fail", "odd") for package in ("sixty", "batch")])  # fmt: skip
+    system.send(
+        [
+            order(f"{player}-{package}", package, f"{player}-planted")
+            for player in ("fail", "odd")
+            for package in ("sixty", "batch")
+        ]
+    )
     system.send([order("refused", "gone"), order("by-hand", "by-hand"), order("nowhere", "nowhere")])
     echoed = [*PACKAGES, "down"]
     system.send([order(package, package) for package in echoed])
@@ -161,7 +233,8 @@ def crash(system: System) -> None:
             create function refuse() returns trigger language plpgsql as $$ begin
             if new.order_id = 'crash' then raise exception 'cannot take %%', new.request; end if; return new; end $$""")
         connection.exec_driver_sql(
-            "create trigger refuse before insert on ledger_orders for each row execute function refuse()")
+            "create trigger refuse before insert on ledger_orders for each row execute function refuse()"
+        )
     system.send([order("crash", "sixty")])
     crashed = "select 1 from dead_letters where reason = 'handler_failed'"
     wait_until(lambda: system.rows(crashed), 60)
@@ -242,16 +315,25 @@ def test_a_worker_that_cannot_start_does_not_say_why_with_a_secret(system: Syste
     document["integrations"][0] |= MISPLACED[mistake]
     path = system.directory / "wrong.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "orderwatch", "config", "check", "--config", str(path)], cwd=ROOT,
-                          env={"PATH": "", **CREDENTIALS, VARIABLE: "key-planted"}, capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "orderwatch", "config", "check", "--config", str(path)],
+        cwd=ROOT,
+        env={"PATH": "", **CREDENTIALS, VARIABLE: "key-planted"},
+        capture_output=True,
+    )
     assert done.returncode == 2 and b"integrations[0]" in done.stdout + done.stderr
     assert leaks(done.stdout + done.stderr) == []
 
 
 def test_a_worker_with_a_wrong_sealing_key_does_not_show_it(system: System) -> None:
     env = {"PATH": "", **CREDENTIALS, VARIABLE: "key-planted", "ORDERWATCH_CONFIG": str(system.config_path)}
-    done = subprocess.run([sys.executable, "-m", "faust", "-A", "streams.app", "worker"], cwd=ROOT, env=env, timeout=60,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "faust", "-A", "streams.app", "worker"],
+        cwd=ROOT,
+        env=env,
+        timeout=60,
+        capture_output=True,
+    )
     said = done.stdout + done.stderr
     assert done.returncode != 0 and VARIABLE.encode() in said
     assert leaks(said) == []

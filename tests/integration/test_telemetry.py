@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from db import workers
+from db.control import worker_heartbeats
 from db.engine import connect
-from orderwatch.embedded import Broker
+from orderwatch.localservers.bundled import Broker
 from streams.events import Created
 from tests.integration.conftest import Start
 from tests.system import System
@@ -27,8 +27,9 @@ def system(system_of: Start, broker: Broker) -> Iterator[System]:
 
 
 def order(order_id: str, package: str = "sixty") -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER,
-                   created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id, tenant_id="shop", package_id=package, user_identifier=PLAYER, created_at=datetime.now(UTC)
+    )
 
 
 def scrape(system: System) -> dict[str, dict[Labels, float]]:
@@ -75,7 +76,7 @@ def test_a_worker_counts_what_the_ledger_knows(system: System) -> None:
 def test_a_worker_shows_its_lanes_to_everybody(system: System) -> None:
     engine = connect(system.database, 1)
     try:
-        lanes = wait_until(lambda: workers.lanes(engine), 20)
+        lanes = wait_until(lambda: worker_heartbeats.lanes(engine), 20)
         assert set(lanes) == {"znet-main", "barakat-1", "codes-1"}
         assert lanes["znet-main"].share == 1.0 and lanes["znet-main"].state == "closed"
     finally:

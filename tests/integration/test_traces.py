@@ -20,12 +20,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from db import tokens
-from orderwatch.embedded import Broker
-from orderwatch.leash import Leashed
+from db.control import api_tokens
+from orderwatch.localservers.bundled import Broker
+from orderwatch.localservers.child_process import Leashed
 from streams import traces
 from streams.clients import Change, OrderProducer, StatusChanges
-from streams.config import TelemetryConfig
+from streams.config.loader import TelemetryConfig
 from streams.events import Created
 from tests.integration.conftest import Start
 from tests.system import ROOT, System
@@ -87,17 +87,21 @@ def traced_here(collector: Collector) -> Iterator[None]:
 
 
 def order(order_id: str) -> Created:
-    return Created(order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier=PLAYER,
-                   created_at=datetime.now(UTC))  # fmt: skip
+    return Created(
+        order_id=order_id, tenant_id="shop", package_id="sixty", user_identifier=PLAYER, created_at=datetime.now(UTC)
+    )
 
 
 def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_service(
     system_of: Start, broker: Broker, collector: Collector, traced_here: None
 ) -> None:
-    system = system_of(broker.address, settings={
-        "telemetry": {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}},
-        "worker": {"log_level": "debug"},
-    })  # fmt: skip
+    system = system_of(
+        broker.address,
+        settings={
+            "telemetry": {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}},
+            "worker": {"log_level": "debug"},
+        },
+    )
     worker = system.start_worker()
     with OrderProducer(system.config.kafka) as producer:
         producer.place(order("traced"))
@@ -124,11 +128,15 @@ def test_one_order_is_one_connected_trace_from_the_shop_to_the_downstream_servic
     names = {span.name for span in trace}
     group = changes._group
     assert {
-        "orders.created send", "dispatch orders.created", "provider place", "check orders.retry.500ms",
+        "orders.created send",
+        "dispatch orders.created",
+        "provider place",
+        "check orders.retry.500ms",
         "provider check",
-        "projection-referenced orders.referenced", "projection-status orders.status-changed",
+        "projection-referenced orders.referenced",
+        "projection-status orders.status-changed",
         f"{group} orders.status-changed",
-    } <= names  # fmt: skip
+    } <= names
     ids = {span.span_id for span in trace}
     assert not root.parent_span_id
     assert all(span.parent_span_id in ids for span in trace if span is not root), "every span hangs on another one"
@@ -166,7 +174,7 @@ def test_what_comes_in_over_http_begins_a_trace_there_that_goes_on_in_the_worker
     telemetry = {"otlp_endpoint": collector.url, "otlp_headers": {"x-token": TOKEN}}
     slow = {"first_after": "5m", "backoff": {"base": "5m", "factor": 1, "max": "5m"}}
     system = system_of(broker.address, settings={"telemetry": telemetry, "checks": slow})
-    token = tokens.create(system.engine, "ayse", tokens.SCOPES.keys(), "shop", "test").text
+    token = api_tokens.create(system.engine, "ayse", api_tokens.SCOPES.keys(), "shop", "test").text
     placed = {"tenant_id": "shop", "order_id": "over-http", "package_id": "sixty", "user_identifier": PLAYER}
     worker = system.start_worker()
 
@@ -176,8 +184,12 @@ def test_what_comes_in_over_http_begins_a_trace_there_that_goes_on_in_the_worker
     with dashboard_of(system) as url:
 
         def post(path: str, body: dict[str, str]) -> None:
-            headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "idempotency-key": "k",
-                       **({"traceparent": came_from} if came_from else {})}  # fmt: skip
+            headers = {
+                "authorization": f"Bearer {token}",
+                "content-type": "application/json",
+                "idempotency-key": "k",
+                **({"traceparent": came_from} if came_from else {}),
+            }
             request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
             urllib.request.urlopen(request, timeout=20).close()
 

@@ -38,10 +38,15 @@ def system(system_of: Start, kafka: Kafka) -> Iterator[System]:
 def orders(name: str, count: int) -> list[Created]:
     packages = ("sixty", "batch", "gone")
     return [
-        Created(order_id=f"{name}-{i}", tenant_id="shop", package_id=packages[i % 3], user_identifier=f"50000{i}",
-                created_at=datetime.now(UTC))
+        Created(
+            order_id=f"{name}-{i}",
+            tenant_id="shop",
+            package_id=packages[i % 3],
+            user_identifier=f"50000{i}",
+            created_at=datetime.now(UTC),
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @contextmanager
@@ -149,8 +154,10 @@ def test_workers_killed_again_and_again(system: System) -> None:
 
 def freeze_in_a_transaction(system: System, worker: Any) -> None:
     """Stop a worker that holds locks on attempts: orders flow in until it is caught with some."""
-    locks = ("select 1 from pg_stat_activity a join pg_locks l using (pid) where a.state = 'idle in transaction'"
-             " and l.relation = 'attempts'::regclass and l.mode = 'RowExclusiveLock'")  # fmt: skip
+    locks = (
+        "select 1 from pg_stat_activity a join pg_locks l using (pid) where a.state = 'idle in transaction'"
+        " and l.relation = 'attempts'::regclass and l.mode = 'RowExclusiveLock'"
+    )
     for n in range(200):
         system.send(orders(f"frozen-{n}", 6))
         time.sleep(0.01 * (n % 10))

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents import acts, decide
+from agents.domain import operator_actions, transition
+from agents.domain.routing import Routing, facts_of
 from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen
-from agents.routes import Routing, facts_of
 from db.rows import OrderState
 from streams.events import Command
 from streams.order import AttemptState, AttentionCode, CommandAction, ExternalStatus, Status
@@ -22,14 +22,14 @@ A = CommandAction
 
 def act(state: OrderState, made: Routing, action: CommandAction, *, now: Any = NOW, **words: Any) -> OrderState:
     """The order after an act that is accepted."""
-    change = acts.decided(state, said(action, now, **words), made, now)
+    change = operator_actions.decided(state, said(action, now, **words), made, now)
     assert change.answer is not None and change.answer.done, change.answer
     return kept(state, change, now)
 
 
 def refusal(state: OrderState, made: Routing, action: CommandAction, *, now: Any = NOW, **words: Any) -> str:
     """Why an act is refused; it leaves a row in the timeline and changes nothing."""
-    change = acts.decided(state, said(action, now, **words), made, now)
+    change = operator_actions.decided(state, said(action, now, **words), made, now)
     assert change.answer is not None and not change.answer.done, change.answer
     assert change.order == state.order and not change.attempts
     [step] = change.steps
@@ -38,8 +38,16 @@ def refusal(state: OrderState, made: Routing, action: CommandAction, *, now: Any
 
 
 def said(action: CommandAction, now: Any, **words: Any) -> Command:
-    return Command(command_id="c", tenant_id="t", order_id="o", action=action, reason="phoned them", by="ayse",
-                   issued_at=now, **words)  # fmt: skip
+    return Command(
+        command_id="c",
+        tenant_id="t",
+        order_id="o",
+        action=action,
+        reason="phoned them",
+        by="ayse",
+        issued_at=now,
+        **words,
+    )
 
 
 def waiting(made: Routing) -> OrderState:
@@ -53,7 +61,7 @@ def waiting(made: Routing) -> OrderState:
 def unrouted(**options: Any) -> tuple[OrderState, Routing]:
     made = routing(**options)
     new = order()
-    return kept(OrderState(new, []), decide.opened(new, made, made.first(facts_of(new)), NOW)), made
+    return kept(OrderState(new, []), transition.opened(new, made, made.first(facts_of(new)), NOW)), made
 
 
 # -- check ----------------------------------------------------------------------------------------------------------
@@ -63,7 +71,7 @@ def unrouted(**options: Any) -> tuple[OrderState, Routing]:
 def test_what_is_live_is_asked_about_under_its_number(where: AttemptState) -> None:
     made = routing()
     state = opened(made) if where is S.INTENT else at(made, where)
-    change = acts.decided(state, said(A.CHECK, NOW), made, NOW)
+    change = operator_actions.decided(state, said(A.CHECK, NOW), made, NOW)
     assert change.answer is not None and change.answer.asked == [(1, row(state).check_number)]
     assert (change.order, change.attempts, [s.step for s in change.steps]) == (state.order, [], ["asked"])
 
@@ -73,14 +81,16 @@ def test_attempt_0_is_the_whole_order(action: CommandAction) -> None:
     made = routing()
     state = opened(made) if action is A.CHECK else waiting(made)
     words = {"integration_id": "two"} if action is A.SEND_TO else {}
-    whole, named = (acts.decided(state, said(action, NOW, **words, **more), made, NOW) for more in ({}, {"attempt": 0}))
+    whole, named = (
+        operator_actions.decided(state, said(action, NOW, **words, **more), made, NOW) for more in ({}, {"attempt": 0})
+    )
     assert (whole.answer, whole.order) == (named.answer, named.order)
     assert whole.answer is not None and whole.answer.done
 
 
 def test_an_order_with_nothing_live_is_asked_for_its_route() -> None:
     state, made = unrouted(mode="manual", primary=None, fallback=None)
-    change = acts.decided(state, said(A.CHECK, NOW), made, NOW)
+    change = operator_actions.decided(state, said(A.CHECK, NOW), made, NOW)
     assert change.answer is not None and change.answer.asked == [(0, state.order.check_number)]
 
 
@@ -95,7 +105,7 @@ def test_nothing_is_left_to_ask_at_the_end() -> None:
 def test_after_the_deadline_a_person_still_asks_about_what_is_live() -> None:
     made = routing()
     state = expired(at(made, S.ACCEPTED), made)
-    change = acts.decided(state, said(A.CHECK, NOW), made, NOW)
+    change = operator_actions.decided(state, said(A.CHECK, NOW), made, NOW)
     assert change.answer is not None and change.answer.asked == [(1, row(state).check_number)]
 
 
@@ -124,11 +134,11 @@ def test_what_was_said_before_the_last_send_is_not_believed() -> None:
     made = routing(REPEATABLE)
     state = at(made, S.UNKNOWN)
     asks = msgspec.structs.replace(row(state), evidence={"repeat": True})
-    again = decide.sending(OrderState(state.order, [asks]), 1, made, later(60), decide.Lease("me-2", 35.0))
+    again = transition.sending(OrderState(state.order, [asks]), 1, made, later(60), transition.Lease("me-2", 35.0))
     state = kept(state, again, later(60))
     state = placed(state, made, Placed.AMBIGUOUS, token="me-2", now=later(61))
     words = {"attempt": 1, "outcome": "not_sent"}
-    change = acts.decided(state, said(A.RESOLVE, later(30), **words), made, later(90))
+    change = operator_actions.decided(state, said(A.RESOLVE, later(30), **words), made, later(90))
     assert change.answer is not None and "sent again after this was said" in change.answer.said
     assert act(state, made, A.RESOLVE, now=later(90), **words).attempts[-1].attempt == 2
 
@@ -287,8 +297,13 @@ def test_what_may_have_been_bought_goes_nowhere_else(where: AttemptState) -> Non
 
 def test_an_order_of_which_nothing_was_sent_fails_by_the_word_of_a_person() -> None:
     made = routing()
-    unsent = (opened(made), waiting(made), unrouted(mode="manual", primary=None, fallback=None)[0],
-              expired(opened(made), made), opened(made, 3))
+    unsent = (
+        opened(made),
+        waiting(made),
+        unrouted(mode="manual", primary=None, fallback=None)[0],
+        expired(opened(made), made),
+        opened(made, 3),
+    )
     for state in unsent:
         ended = act(state, made, A.CANCEL)
         assert (ended.order.external_status, ended.order.status) == (E.FAILED, Status.REJECTED)
@@ -308,9 +323,9 @@ def test_what_was_sent_is_not_cancelled(where: AttemptState) -> None:
 
 def offered(state: OrderState, made: Routing) -> dict[str, Any]:
     return {
-        f"{offer.action}" + (f" {offer.attempt}" if offer.attempt is not None else ""):
-        offer.outcomes or offer.integrations
-        for offer in acts.offers(state, made, NOW)
+        f"{offer.action}" + (f" {offer.attempt}" if offer.attempt is not None else ""): offer.outcomes
+        or offer.integrations
+        for offer in operator_actions.offers(state, made, NOW)
     }
 
 
@@ -321,10 +336,15 @@ def test_what_is_offered_depends_on_where_the_order_stands() -> None:
     assert offered(at(made, S.SENDING), made) == {"check": ()}
     assert offered(at(made, S.ACCEPTED), made) == {"check": (), "resolve 1": ended}
     assert offered(at(made, S.UNKNOWN), made) == {
-        "check": (), "resolve 1": ("completed", "failed", "accepted", "not_sent"),
+        "check": (),
+        "resolve 1": ("completed", "failed", "accepted", "not_sent"),
     }
     assert offered(waiting(made), made) == {
-        "check": (), "resolve 0": ended, "place_again": (), "send_to": ("one", "two"), "cancel": (),
+        "check": (),
+        "resolve 0": ended,
+        "place_again": (),
+        "send_to": ("one", "two"),
+        "cancel": (),
     }
     for where in (S.COMPLETED, S.FAILED):
         assert offered(at(made, where), made) == {}

@@ -5,12 +5,12 @@ from decimal import Decimal
 
 import msgspec
 
-from agents import announce, decide
+from agents.domain import outbound_events, transition
+from agents.domain.routing import facts_of
 from agents.providers.base import Money, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
-from agents.routes import facts_of
 from db.rows import OrderState
 from streams.events import Check, Referenced, StatusChanged, decode
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from tests.fakes import NOW, SCHEDULE, order, routing
 
 ROUTING = routing()
@@ -22,33 +22,33 @@ def tier(seconds: float) -> str:
 
 def opened(quantity: int = 1) -> OrderState:
     made = order(quantity)
-    change = decide.opened(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
-    return announce.after(OrderState(made, []), change)
+    change = transition.opened(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
+    return outbound_events.after(OrderState(made, []), change)
 
 
 def sent(state: OrderState, number: int = 1) -> OrderState:
-    change = decide.sending(state, number, ROUTING, NOW, decide.Lease("me", 35.0))
+    change = transition.sending(state, number, ROUTING, NOW, transition.Lease("me", 35.0))
     assert change is not None
     for row in change.attempts:
         row.lease_until = row.next_check_at = NOW + timedelta(seconds=35)
-    return announce.after(state, change)
+    return outbound_events.after(state, change)
 
 
 def answered(state: OrderState, answer: PlacedAnswer | Placed, number: int = 1) -> OrderState:
     answer = answer if isinstance(answer, PlacedAnswer) else PlacedAnswer(answer)
-    change = decide.placed(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
+    change = transition.placed(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
     assert change is not None
-    return announce.after(state, change)
+    return outbound_events.after(state, change)
 
 
 def asked(state: OrderState, answer: Seen, number: int = 1) -> OrderState:
-    change = decide.seen(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
+    change = transition.seen(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
     assert change is not None
-    return announce.after(state, change)
+    return outbound_events.after(state, change)
 
 
 def news(before: OrderState, now: OrderState, at: datetime = NOW) -> list[Outgoing]:
-    return announce.news(before, now, tier, at)
+    return outbound_events.news(before, now, tier, at)
 
 
 def ids(records: list[Outgoing]) -> list[tuple[str, str]]:
@@ -60,8 +60,10 @@ def test_an_accepted_placement_tells_its_reference_its_status_and_its_first_chec
     now = answered(sent(before), PlacedAnswer(Placed.ACCEPTED, external_id="x1"))
     reference, status, check = news(before, now)
     assert (reference.topic, status.topic, check.topic) == (
-        "orders.referenced", "orders.status-changed", "orders.retry.60s",
-    )  # fmt: skip
+        "orders.referenced",
+        "orders.status-changed",
+        "orders.retry.60s",
+    )
     told = decode(Referenced, reference.value)
     assert (told.provider_referans, told.external_order_id, told.attempt) == ("one-t-o-1", "x1", 1)
     assert decode(StatusChanged, status.value).external_status == "sent"
@@ -77,9 +79,9 @@ def test_an_attempt_that_is_sent_right_away_needs_no_wake_up() -> None:
 
 def test_a_put_off_attempt_wakes_up_under_the_same_number() -> None:
     before = opened()
-    change = decide.busy(before, 1, ROUTING, NOW, 5.0, "full")
+    change = transition.busy(before, 1, ROUTING, NOW, 5.0, "full")
     assert change is not None
-    (check,) = news(before, announce.after(before, change))
+    (check,) = news(before, outbound_events.after(before, change))
     due = decode(Check, check.value)
     assert (check.topic, due.reason) == ("orders.retry.5s", "dispatch")
     assert due.check_number == before.attempts[0].check_number
@@ -111,24 +113,30 @@ def test_a_reference_found_by_a_look_up_is_told() -> None:
 
 def test_everything_that_was_told_can_be_told_again_with_the_same_ids() -> None:
     state = opened()
-    for step in (lambda s: answered(sent(s), Placed.AMBIGUOUS), lambda s: asked(s, Seen.UNRECOGNISED),
-                 lambda s: asked(s, Seen.PENDING), lambda s: asked(s, Seen.SUCCEEDED)):  # fmt: skip
+    for step in (
+        lambda s: answered(sent(s), Placed.AMBIGUOUS),
+        lambda s: asked(s, Seen.UNRECOGNISED),
+        lambda s: asked(s, Seen.PENDING),
+        lambda s: asked(s, Seen.SUCCEEDED),
+    ):
         now = step(state)
         told = {each for _, each in ids(news(state, now))}
         for later in (timedelta(), timedelta(days=1)):
-            assert told and told <= {each for _, each in ids(announce.everything(now, tier, NOW + later))}
+            assert told and told <= {each for _, each in ids(outbound_events.everything(now, tier, NOW + later))}
         state = now
 
 
 def test_what_went_through_the_database_gives_the_same_ids() -> None:
     state = answered(sent(opened()), PlacedAnswer(Placed.ACCEPTED, cost=Money(Decimal("1.50"), "TRY")))
     stored = msgspec.json.decode(msgspec.json.encode(state), type=OrderState, strict=False)
-    assert ids(announce.everything(stored, tier, NOW)) == ids(announce.everything(state, tier, NOW))
+    assert ids(outbound_events.everything(stored, tier, NOW)) == ids(outbound_events.everything(state, tier, NOW))
 
 
 def test_a_lease_is_waited_for_when_told_again() -> None:
     state = sent(opened())
-    (check,) = [record for record in announce.everything(state, tier, NOW) if record.topic.startswith("orders.retry")]
+    (check,) = [
+        record for record in outbound_events.everything(state, tier, NOW) if record.topic.startswith("orders.retry")
+    ]
     due = decode(Check, check.value)
     assert (due.reason, due.due_at) == ("reconcile", NOW + timedelta(seconds=35))
 
@@ -139,7 +147,7 @@ def test_checks_can_be_left_out_or_kept_to_one_line() -> None:
         state = answered(sent(state, number), Placed.ACCEPTED, number)
 
     def lines(line: int | None) -> list[int]:
-        records = announce.everything(state, tier, NOW, line)
+        records = outbound_events.everything(state, tier, NOW, line)
         return [decode(Check, r.value).attempt for r in records if r.topic.startswith("orders.retry")]
 
     assert (lines(None), lines(0), lines(2)) == ([1, 2, 3], [], [2])
@@ -147,16 +155,16 @@ def test_checks_can_be_left_out_or_kept_to_one_line() -> None:
 
 def test_the_last_status_is_said_again_as_it_was() -> None:
     state = answered(sent(opened()), Placed.ACCEPTED)
-    (again,) = [r for r in announce.everything(state, tier, NOW) if r.topic == "orders.status-changed"]
+    (again,) = [r for r in outbound_events.everything(state, tier, NOW) if r.topic == "orders.status-changed"]
     (first,) = [r for r in news(opened(), state) if r.topic == "orders.status-changed"]
     assert again == first
-    assert "orders.status-changed" not in [r.topic for r in announce.everything(opened(), tier, NOW)]
+    assert "orders.status-changed" not in [r.topic for r in outbound_events.everything(opened(), tier, NOW)]
 
 
 def test_the_status_comes_after_everything_that_only_it_lets_the_sweep_say_again() -> None:
     before = answered(sent(opened()), Placed.AMBIGUOUS)
     now = asked(before, Seen.FAILED)
-    for records in (news(before, now), announce.everything(now, tier, NOW)):
+    for records in (news(before, now), outbound_events.everything(now, tier, NOW)):
         topics = [r.topic for r in records]
         assert topics.index("orders.referenced") < topics.index("orders.status-changed")
 

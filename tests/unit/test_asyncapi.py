@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from streams import asyncapi, events, topics
-from streams.config import Config
+from streams.config.loader import Config
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
 
@@ -72,8 +72,12 @@ def test_it_has_the_shape_of_asyncapi_3(document: dict[str, Any]) -> None:
         assert operation["messages"]
         for message in operation["messages"]:  # an operation may only name messages of its own channel
             assert message["$ref"].startswith(f"{channel}/messages/")
-    for name in (*document["channels"], *document["operations"], *document["components"]["messages"],
-                 *document["components"]["schemas"]):
+    for name in (
+        *document["channels"],
+        *document["operations"],
+        *document["components"]["messages"],
+        *document["components"]["schemas"],
+    ):
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
 
 

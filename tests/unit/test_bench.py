@@ -10,7 +10,7 @@ from bench.evidence import Evidence
 from bench.figures import Spread, lateness, percentile, quantiles, repeated, spread
 from bench.options import Options
 from bench.processes import Cost
-from streams.config import load
+from streams.config.loader import load
 from streams.errors import ConfigError
 
 
@@ -37,11 +37,11 @@ def test_repeats_show_the_median_and_how_far_apart_they_are() -> None:
     ("due", "asked", "late"),
     [
         ([10.0, 20.0], [10.5, 21.0], [0.5, 1.0]),
-        ([20.0, 10.0], [21.0, 10.5], [0.5, 1.0]),      # in whatever order they were read
-        ([10.0, 11.0], [12.0], [2.0]),                 # put off once: late since it was due at first
-        ([10.0], [9.5], [-0.5]),                       # early
-        ([10.0, 3600.0], [10.0], [0.0]),               # what is due after the run was not asked
-        ([10.0], [10.5, 11.0], [0.5]),                 # a question nobody scheduled is no check
+        ([20.0, 10.0], [21.0, 10.5], [0.5, 1.0]),  # in whatever order they were read
+        ([10.0, 11.0], [12.0], [2.0]),  # put off once: late since it was due at first
+        ([10.0], [9.5], [-0.5]),  # early
+        ([10.0, 3600.0], [10.0], [0.0]),  # what is due after the run was not asked
+        ([10.0], [10.5, 11.0], [0.5]),  # a question nobody scheduled is no check
         ([], [1.0], []),
     ],
 )
@@ -50,20 +50,25 @@ def test_lateness_pairs_questions_with_what_was_due(due: list[float], asked: lis
 
 
 def test_the_request_log_counts_a_batch_as_one_call_and_many_questions() -> None:
-    said = evidence.heard([
-        {"operation": "place", "reference": "a", "at_ns": 1_000_000_000},
-        {"operation": "check", "reference": '["ID_1","b"]', "at_ns": 2_000_000_000},
-        {"operation": "check", "reference": "a", "at_ns": 3_000_000_000},
-    ], {"ID_1": "a"})  # fmt: skip
+    said = evidence.heard(
+        [
+            {"operation": "place", "reference": "a", "at_ns": 1_000_000_000},
+            {"operation": "check", "reference": '["ID_1","b"]', "at_ns": 2_000_000_000},
+            {"operation": "check", "reference": "a", "at_ns": 3_000_000_000},
+        ],
+        {"ID_1": "a"},
+    )
     assert said.calls == {"place": 1, "check": 2} and said.questions == 3
     assert said.placed == {"a": 1.0} and said.asked == {"a": [2.0, 3.0], "b": [2.0]}
 
 
 def test_whoever_keeps_no_schedule_is_measured_against_the_earliest_possible_answer() -> None:
-    said = evidence.heard([
-        {"operation": "place", "reference": "a", "at_ns": 1_000_000_000},
-        {"operation": "check", "reference": "a", "at_ns": 3_000_000_000},
-    ])  # fmt: skip
+    said = evidence.heard(
+        [
+            {"operation": "place", "reference": "a", "at_ns": 1_000_000_000},
+            {"operation": "check", "reference": "a", "at_ns": 3_000_000_000},
+        ]
+    )
     assert evidence.late(Evidence(due=None), said, 1.0, 0.25) == [0.75]
 
 
@@ -105,11 +110,13 @@ def test_a_distribution_is_drawn_from_its_least_to_its_most() -> None:
 
 
 def test_a_profile_counts_who_ran_and_who_was_on_the_stack() -> None:
-    found = profiling.folded([
-        "thread (0x7f): MainThread;run (/x/agents/pool.py:1);get (/v/python3.11/site-packages/aiohttp/client.py:2) 3",
-        "thread (0x7e): store_0;write (/v/lib/python3.11/json/encoder.py:5) 1",
-        "no count here",
-    ])  # fmt: skip
+    found = profiling.folded(
+        [
+            "thread (0x7f): MainThread;run (/x/agents/pool.py:1);get (/v/python3.11/site-packages/aiohttp/client.py:2) 3",
+            "thread (0x7e): store_0;write (/v/lib/python3.11/json/encoder.py:5) 1",
+            "no count here",
+        ]
+    )
     assert found.samples == 4 and found.threads == {"MainThread": 3, "store_0": 1}
     assert found.areas == {"aiohttp": 3, "json": 1}
     assert found.whole["run (/x/agents/pool.py:1)"] == 3 and found.own["run (/x/agents/pool.py:1)"] == 0
@@ -118,7 +125,7 @@ def test_a_profile_counts_who_ran_and_who_was_on_the_stack() -> None:
 def test_the_busiest_window_shows_the_rate_of_an_open_lane() -> None:
     steady = [second + part / 10 for second in range(20) for part in range(10)]
     assert recovery.busiest(steady) == 10
-    assert recovery.busiest([1.0] * 20) == 2      # 20 in one second of ten
+    assert recovery.busiest([1.0] * 20) == 2  # 20 in one second of ten
     assert recovery.busiest([]) == 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orderwatch.books import Books, Bought, compare, from_ledger
+from orderwatch.reconcile import Books, Bought, compare, from_ledger
 
 ONE, TWO = ("demo", "D-1"), ("kral", "K-1")
 
@@ -134,5 +134,6 @@ def test_a_sale_of_several_units_counts_each() -> None:
 def test_the_ledger_of_the_simulator_is_grouped_by_reference() -> None:
     row = {"account": "znet", "reference": "r1", "state": "success", "quantity": 3}
     assert from_ledger([row, row, {**row, "account": "other"}]) == [
-        Bought("znet", "r1", 2, "success", 3), Bought("other", "r1", 1, "success", 3),
-    ]  # fmt: skip
+        Bought("znet", "r1", 2, "success", 3),
+        Bought("other", "r1", 1, "success", 3),
+    ]

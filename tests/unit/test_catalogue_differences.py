@@ -3,12 +3,13 @@
 from decimal import Decimal
 
 from agents.providers.base import CatalogueItem, Money
-from orderwatch.integration_commands import as_document, differences
+from orderwatch.cli.integration import as_document, differences
 
 
 def entry(package_id: str, price: str, *, available: bool = True, kupur: str = "UC60") -> CatalogueItem:
-    return CatalogueItem(package_id, f"Package {package_id}", Money(Decimal(price), "TRY"), {"kupur": kupur},
-                         available=available)
+    return CatalogueItem(
+        package_id, f"Package {package_id}", Money(Decimal(price), "TRY"), {"kupur": kupur}, available=available
+    )
 
 
 def changes(before: list[CatalogueItem], now: list[CatalogueItem]) -> list[tuple[str, str, object, object]]:

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams.config import BackoffConfig, CatalogueDocs, Config, LimitsConfig, load, with_catalog
+from streams.config.loader import BackoffConfig, CatalogueDocs, Config, LimitsConfig, load, with_catalog
 from streams.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "config.yaml"

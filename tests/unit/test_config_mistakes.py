@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.config import load
+from streams.config.loader import load
 from streams.errors import ConfigError
 
 GROUND = {"kafka": "kafka: {bootstrap_servers: embedded}", "database": "database: {url: embedded}"}
@@ -47,7 +47,8 @@ MISTAKES = {
         "web.session_key is ***; expected at least 32 characters that nobody can guess",
     ),
     "session key that is a list": (
-        "web: {session_key: [hunter2]}", "web.session_key is ***; expected text (put it in quotes)",
+        "web: {session_key: [hunter2]}",
+        "web.session_key is ***; expected text (put it in quotes)",
     ),
     "fewer requests than one a second": ("web: {rate: 6/m}", "web.rate is 0.1/s; expected at least 1/s"),
     "webhook without a secret": (
@@ -75,7 +76,8 @@ MISTAKES = {
     "unknown section": ("chekcs: {}", "chekcs is an unknown key; expected checks"),
     "unknown key": ("web: {prot: 1}", "web.prot is an unknown key; expected web.port"),
     "unknown key like nothing": (
-        "table: {qqq: 1}", "table.qqq is an unknown key; expected one of keep_finished, window, keep_windows"
+        "table: {qqq: 1}",
+        "table.qqq is an unknown key; expected one of keep_finished, window, keep_windows",
     ),
     "unknown key in a list": (
         integration("limits: {rat: 1/s}"),
@@ -99,10 +101,7 @@ MISTAKES = {
         "checks.first_after is 60; expected a duration like 30s (ms, s, m or h)",
     ),
     "unknown unit": ("checks: {deadline: 1d}", "checks.deadline is 1d; expected a duration like 30s (ms, s, m or h)"),
-    "fraction": (
-        "checks: {deadline: 1.5h}",
-        "checks.deadline is 1.5h; expected a duration like 30s (ms, s, m or h)",
-    ),
+    "fraction": ("checks: {deadline: 1.5h}", "checks.deadline is 1.5h; expected a duration like 30s (ms, s, m or h)"),
     "negative": (
         "checks: {sweep_slack: -5s}",
         "checks.sweep_slack is -5s; expected a duration like 30s (ms, s, m or h)",
@@ -190,10 +189,7 @@ MISTAKES = {
         "database.url is ***; expected ${NAME} or ${NAME:-default}",
     ),
     # Kafka and the database.
-    "no servers": (
-        "kafka: {bootstrap_servers: ''}",
-        'kafka.bootstrap_servers is ""; expected text that is not empty',
-    ),
+    "no servers": ("kafka: {bootstrap_servers: ''}", 'kafka.bootstrap_servers is ""; expected text that is not empty'),
     "server without port": (
         "kafka: {bootstrap_servers: 'a:9092,b'}",
         "kafka.bootstrap_servers is a:9092,b; expected embedded, or host:port separated by commas",
@@ -347,10 +343,7 @@ MISTAKES = {
         integration("options: {100: funds}"),
         "integrations[0].options is given a key that is not text (line 1); expected text keys (put them in quotes)",
     ),
-    "tag": (
-        "web: {host: !secret x}",
-        "web.host is a tagged value; expected plain YAML without tags",
-    ),
+    "tag": ("web: {host: !secret x}", "web.host is a tagged value; expected plain YAML without tags"),
     "number that is none": ("web: {port: 0x_}", "web.port is 0x_; expected a number, true, false, or text in quotes"),
     "infinite number": (
         "dispatch: {max_parked_share: .inf}",
@@ -441,7 +434,9 @@ mappings: [{tenant_id: demo, package_id: p, integration: a, provider_package_id:
     assert line.startswith("config.yaml: integrations[0].provider is missing")
 
 
-@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9100/x", "http://localhost/x", "http://[::1]:1/", "https://a.b"])
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:9100/x", "http://localhost/x", "http://[::1]:1/", "https://a.b"]
+)
 def test_an_address_on_this_machine_or_with_tls_is_fine(tmp_path: Path, base_url: str) -> None:
     assert lines_of(tmp_path, integration(f"base_url: '{base_url}'")) == []
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from streams.config_models import Config
-from streams.config_reference import markdown, rows
+from streams.config.models import Config
+from streams.config.reference import markdown, rows
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents import check, decide, dispatch, sweep
-from agents.pool import Pool
+from agents.domain import transition
+from agents.handlers import check, dispatch
+from agents.handlers.context import settle, tell
+from agents.maintenance import sweeper
 from agents.providers.base import Placed, PlacedAnswer, Refusal
-from agents.work import settle, tell
+from agents.runtime.ordered_pool import Pool
 from db.rows import OrderState
 from orderwatch.crash import explore as explorer
 from orderwatch.crash import shop
@@ -122,8 +124,9 @@ def without_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
     async def apply(self: MemoryLedger, change: Any) -> Any:
         state = self.state(change.order.key)
         assert state is not None
-        return await guarded(self, msgspec.structs.replace(
-            change, order=msgspec.structs.replace(change.order, rev=state.order.rev)))  # fmt: skip
+        return await guarded(
+            self, msgspec.structs.replace(change, order=msgspec.structs.replace(change.order, rev=state.order.rev))
+        )
 
     monkeypatch.setattr(MemoryLedger, "apply", apply)
 
@@ -145,21 +148,19 @@ def without_the_end_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_timeouts_as_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        shop, "unsent_or_unknown", lambda error: PlacedAnswer(Placed.REJECTED, reason=Refusal.STOCK)
-    )
+    monkeypatch.setattr(shop, "unsent_or_unknown", lambda error: PlacedAnswer(Placed.REJECTED, reason=Refusal.STOCK))
 
 
 def with_unknown_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fallback starts while the outcome is open."""
-    right = decide.placed
+    right = transition.placed
 
     def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, *rest: Any) -> Any:
         if answer.kind is Placed.AMBIGUOUS:
             answer = replace(answer, kind=Placed.NOT_SENT)
         return right(state, number, token, answer, *rest)
 
-    monkeypatch.setattr(decide, "placed", placed)
+    monkeypatch.setattr(transition, "placed", placed)
 
 
 def with_acknowledgement_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,22 +192,22 @@ def with_orders_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_late_answers_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "_late", lambda *_: None)
+    monkeypatch.setattr(transition, "_late", lambda *_: None)
 
 
 def with_unknown_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine believes that every provider buys a repeated reference once."""
-    monkeypatch.setattr(decide, "may_repeat", lambda *_: True)
+    monkeypatch.setattr(transition, "may_repeat", lambda *_: True)
 
 
 def with_thresholds_written_before_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def long_pending(deps: Any, key: Any, threshold_s: float) -> None:
         state = await deps.ledger.load(key)
         now = deps.clock.now()
-        after = await settle(deps, state, lambda s: decide.long_pending(s, deps.routing, now, threshold_s))
+        after = await settle(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
         await tell(deps, state, after)
 
-    monkeypatch.setattr(sweep, "_long_pending", long_pending)
+    monkeypatch.setattr(sweeper, "_long_pending", long_pending)
 
 
 Away = Callable[[pytest.MonkeyPatch], None]

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from agents import announce, decide
+from agents.domain import outbound_events, transition
+from agents.domain.routing import Routing, Waiting, facts_of
 from agents.providers.base import Money, Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
-from agents.routes import Routing, Waiting, facts_of
 from db.rows import Attempt, Change, OrderState
 from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
 from tests.fakes import NOW, REPEATABLE, SCHEDULE, account, config, order, routing
@@ -32,35 +32,40 @@ def kept(state: OrderState, change: Change | None, now: datetime = NOW) -> Order
         for row in change.attempts:
             if row.attempt == number:
                 row.lease_until = row.next_check_at = now + timedelta(seconds=lease_s)
-    return announce.after(state, change)
+    return outbound_events.after(state, change)
 
 
 def opened(made: Routing, quantity: int = 1) -> OrderState:
     new = order(quantity)
-    return kept(OrderState(new, []), decide.opened(new, made, made.first(facts_of(new)), NOW))
+    return kept(OrderState(new, []), transition.opened(new, made, made.first(facts_of(new)), NOW))
 
 
 def sending(state: OrderState, made: Routing, number: int = 1, now: datetime = NOW) -> OrderState:
-    return kept(state, decide.sending(state, number, made, now, decide.Lease(f"me-{number}", 35.0)), now)
+    return kept(state, transition.sending(state, number, made, now, transition.Lease(f"me-{number}", 35.0)), now)
 
 
 def placed(
-    state: OrderState, made: Routing, answer: PlacedAnswer | Placed, number: int = 1, now: datetime = NOW,
+    state: OrderState,
+    made: Routing,
+    answer: PlacedAnswer | Placed,
+    number: int = 1,
+    now: datetime = NOW,
     token: str | None = None,
-) -> OrderState:  # fmt: skip
+) -> OrderState:
     answer = answer if isinstance(answer, PlacedAnswer) else PlacedAnswer(answer)
-    change = decide.placed(state, number, token or f"me-{number}", answer, made, SCHEDULE, now)
+    change = transition.placed(state, number, token or f"me-{number}", answer, made, SCHEDULE, now)
     return state if change is None else kept(state, change, now)
 
 
-def seen(state: OrderState, made: Routing, answer: StatusAnswer | Seen, number: int = 1, now: datetime = NOW
-         ) -> OrderState:  # fmt: skip
+def seen(
+    state: OrderState, made: Routing, answer: StatusAnswer | Seen, number: int = 1, now: datetime = NOW
+) -> OrderState:
     answer = answer if isinstance(answer, StatusAnswer) else StatusAnswer(answer)
-    return kept(state, decide.seen(state, number, answer, made, SCHEDULE, now), now)
+    return kept(state, transition.seen(state, number, answer, made, SCHEDULE, now), now)
 
 
 def expired(state: OrderState, made: Routing, *, fail: bool = False, now: datetime = NOW) -> OrderState:
-    return kept(state, decide.expired(state, made, now, fail=fail, actor="sweep"), now)
+    return kept(state, transition.expired(state, made, now, fail=fail, actor="sweep"), now)
 
 
 def at(made: Routing, where: AttemptState) -> OrderState:
@@ -202,13 +207,13 @@ def test_what_an_answer_tells_is_kept_and_never_overwritten_by_less() -> None:
         (S.ACCEPTED, Seen.PENDING, S.ACCEPTED, 30.0, E.PROCESSING),
         (S.ACCEPTED, Seen.SUCCEEDED, S.COMPLETED, WATCH, E.COMPLETED),
         (S.ACCEPTED, Seen.FAILED, S.FAILED, WATCH, E.FAILED),
-        (S.ACCEPTED, Seen.NOT_FOUND, S.ACCEPTED, 30.0, E.SENT),     # it was accepted: no absence undoes that
-        (S.ACCEPTED, Seen.QUERY_ERROR, S.ACCEPTED, 30.0, E.SENT),   # a failed question says nothing
+        (S.ACCEPTED, Seen.NOT_FOUND, S.ACCEPTED, 30.0, E.SENT),  # it was accepted: no absence undoes that
+        (S.ACCEPTED, Seen.QUERY_ERROR, S.ACCEPTED, 30.0, E.SENT),  # a failed question says nothing
         (S.ACCEPTED, Seen.UNRECOGNISED, S.ACCEPTED, 30.0, E.SENT),
         (S.UNKNOWN, Seen.PENDING, S.ACCEPTED, 30.0, E.PROCESSING),
         (S.UNKNOWN, Seen.SUCCEEDED, S.COMPLETED, WATCH, E.COMPLETED),
         (S.UNKNOWN, Seen.FAILED, S.FAILED, WATCH, E.FAILED),
-        (S.UNKNOWN, Seen.NOT_FOUND, S.UNKNOWN, 30.0, E.UNKNOWN),    # one absence proves nothing
+        (S.UNKNOWN, Seen.NOT_FOUND, S.UNKNOWN, 30.0, E.UNKNOWN),  # one absence proves nothing
         (S.UNKNOWN, Seen.QUERY_ERROR, S.UNKNOWN, 30.0, E.UNKNOWN),
         (S.UNKNOWN, Seen.UNRECOGNISED, S.UNKNOWN, 30.0, E.UNKNOWN),
         (S.COMPLETED, Seen.SUCCEEDED, S.COMPLETED, WATCH, E.COMPLETED),
@@ -232,7 +237,7 @@ def test_an_answer_to_a_question_moves_the_attempt(
 def test_a_question_about_what_may_be_on_the_wire_changes_nothing(where: AttemptState) -> None:
     made = routing()
     state = opened(made) if where is S.INTENT else at(made, S.SENDING)
-    assert decide.seen(state, 1, StatusAnswer(Seen.NOT_FOUND), made, SCHEDULE, NOW) is None
+    assert transition.seen(state, 1, StatusAnswer(Seen.NOT_FOUND), made, SCHEDULE, NOW) is None
 
 
 def test_questions_come_less_and_less_often() -> None:
@@ -363,8 +368,8 @@ def test_an_outcome_that_nothing_can_find_out_is_told_and_no_longer_scheduled() 
 def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
     made = routing(BLIND)
     state = at(made, S.UNKNOWN)
-    assert decide.sending(state, 1, made, later(601), decide.Lease("me", 35.0)) is None
-    state = kept(state, decide.stranded(state, row(state), made, later(601)))
+    assert transition.sending(state, 1, made, later(601), transition.Lease("me", 35.0)) is None
+    state = kept(state, transition.stranded(state, row(state), made, later(601)))
     assert delay(state) is None and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
 
 
@@ -374,21 +379,21 @@ def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
 def test_only_an_intent_or_a_safe_repeat_takes_the_lease() -> None:
     made = routing()
     for where in (S.SENDING, S.UNKNOWN, S.ACCEPTED, S.COMPLETED, S.FAILED):
-        assert decide.sending(at(made, where), 1, made, NOW, decide.Lease("other", 35.0)) is None
+        assert transition.sending(at(made, where), 1, made, NOW, transition.Lease("other", 35.0)) is None
 
 
 def test_a_lease_that_ended_is_unknown_and_only_the_database_may_say_so() -> None:
     made = routing()
-    change = decide.lease_over(at(made, S.SENDING), 1, made, SCHEDULE, later(36), "check")
+    change = transition.lease_over(at(made, S.SENDING), 1, made, SCHEDULE, later(36), "check")
     assert change is not None and change.only_expired == 1
     assert change.attempts[0].state is S.UNKNOWN and change.attempts[0].next_check_at == later(41)
     for where in (S.UNKNOWN, S.ACCEPTED):
-        assert decide.lease_over(at(made, where), 1, made, SCHEDULE, later(36), "check") is None
+        assert transition.lease_over(at(made, where), 1, made, SCHEDULE, later(36), "check") is None
 
 
 def lease_lost(made: Routing) -> OrderState:
     state = at(made, S.SENDING)
-    return kept(state, decide.lease_over(state, 1, made, SCHEDULE, later(36), "check"))
+    return kept(state, transition.lease_over(state, 1, made, SCHEDULE, later(36), "check"))
 
 
 @pytest.mark.parametrize(
@@ -420,14 +425,14 @@ def test_a_late_success_after_the_order_went_elsewhere_raises_attention() -> Non
 def test_the_same_late_answer_is_written_once() -> None:
     made = routing()
     state = placed(lease_lost(made), made, Placed.AMBIGUOUS, now=later(50))
-    assert decide.placed(state, 1, "me-1", PlacedAnswer(Placed.AMBIGUOUS), made, SCHEDULE, later(60)) is None
+    assert transition.placed(state, 1, "me-1", PlacedAnswer(Placed.AMBIGUOUS), made, SCHEDULE, later(60)) is None
 
 
 def test_putting_off_never_touches_a_lease_and_never_changes_the_number() -> None:
     made = routing()
-    assert decide.busy(at(made, S.SENDING), 1, made, NOW, 5.0, "full") is None
+    assert transition.busy(at(made, S.SENDING), 1, made, NOW, 5.0, "full") is None
     state = opened(made)
-    after = kept(state, decide.busy(state, 1, made, later(3), 5.0, "full"))
+    after = kept(state, transition.busy(state, 1, made, later(3), 5.0, "full"))
     assert (row(after).check_number, row(after).next_check_at) == (row(state).check_number, later(8))
     assert not after.order.raised
 
@@ -437,7 +442,9 @@ def test_an_attempt_whose_integration_is_switched_off_waits_and_tells_a_person_o
     off = "integration one is switched off"
     state = opened(made)
     for second in (0, 5, 10):
-        state = kept(state, decide.busy(state, 1, made, later(second), 5.0, off, AttentionCode.INTEGRATION_DISABLED))
+        state = kept(
+            state, transition.busy(state, 1, made, later(second), 5.0, off, AttentionCode.INTEGRATION_DISABLED)
+        )
     assert [raised.code for raised in state.order.raised] == [AttentionCode.INTEGRATION_DISABLED]
 
 
@@ -474,8 +481,10 @@ def test_one_refused_line_falls_back_alone() -> None:
     made = routing()
     state = lines(made, Placed.ACCEPTED, PlacedAnswer(Placed.REJECTED, reason=Refusal.FUNDS))
     assert [(a.line, a.integration_id, a.state) for a in state.attempts] == [
-        (1, "one", S.ACCEPTED), (2, "one", S.REJECTED), (2, "two", S.INTENT),
-    ]  # fmt: skip
+        (1, "one", S.ACCEPTED),
+        (2, "one", S.REJECTED),
+        (2, "two", S.INTENT),
+    ]
 
 
 def test_a_line_that_waits_is_not_forgotten_when_another_one_goes_on() -> None:
@@ -489,7 +498,7 @@ def test_a_line_that_waits_is_not_forgotten_when_another_one_goes_on() -> None:
     assert row(state, 3).line == 2 and state.order.waiting == AttentionCode.MANUAL_ROUTE
     line_1 = made.following(state.order, row(state, 1), skip=frozenset())
     assert not isinstance(line_1, Waiting)
-    assert kept(state, decide.rerouted(state, made, line_1, NOW)).order.waiting is None
+    assert kept(state, transition.rerouted(state, made, line_1, NOW)).order.waiting is None
 
 
 # -- the deadline ---------------------------------------------------------------------------------------------------
@@ -501,7 +510,7 @@ def test_past_its_deadline_an_order_keeps_its_money_and_waits_for_a_person(where
     state = expired(at(made, where), made)
     assert (state.order.external_status, state.order.status) == (E.EXPIRED, Status.PENDING)
     assert (row(state).state, delay(state)) == (where, None) and AttentionCode.EXPIRED in codes(state)
-    assert decide.expired(state, made, NOW, fail=False, actor="sweep") is None
+    assert transition.expired(state, made, NOW, fail=False, actor="sweep") is None
 
 
 @pytest.mark.parametrize(
@@ -519,8 +528,8 @@ def test_an_answer_after_the_deadline_starts_nothing_new(answer: Placed) -> None
     made = routing()
     state = placed(expired(at(made, S.SENDING), made), made, answer)
     assert len(state.attempts) == 1 and delay(state) is None and state.order.external_status is E.EXPIRED
-    assert not any(announce.due_intent(a, NOW) for a in state.attempts)
-    assert decide.sending(state, 1, made, NOW, decide.Lease("other", 35.0)) is None
+    assert not any(outbound_events.due_intent(a, NOW) for a in state.attempts)
+    assert transition.sending(state, 1, made, NOW, transition.Lease("other", 35.0)) is None
 
 
 def test_absence_after_the_deadline_waits_for_a_person() -> None:
@@ -574,19 +583,24 @@ def test_what_a_failed_order_left_open_is_asked_about_no_longer_than_the_watch()
 
 def test_a_threshold_is_told_once() -> None:
     made = routing()
-    state = kept(at(made, S.ACCEPTED), decide.long_pending(at(made, S.ACCEPTED), made, later(300), 300.0))
-    state = kept(state, decide.long_pending(state, made, later(301), 300.0))
-    state = kept(state, decide.long_pending(state, made, later(900), 900.0))
+    state = kept(at(made, S.ACCEPTED), transition.long_pending(at(made, S.ACCEPTED), made, later(300), 300.0))
+    state = kept(state, transition.long_pending(state, made, later(301), 300.0))
+    state = kept(state, transition.long_pending(state, made, later(900), 900.0))
     assert [(r.code, r.discriminator) for r in state.order.raised] == [
-        (AttentionCode.LONG_PENDING, "300s"), (AttentionCode.LONG_PENDING, "900s"),
-    ]  # fmt: skip
+        (AttentionCode.LONG_PENDING, "300s"),
+        (AttentionCode.LONG_PENDING, "900s"),
+    ]
 
 
 def test_an_integration_that_left_the_configuration_loses_no_answer() -> None:
     made = routing()
     gone = Routing(config(primary="two", fallback=None), {"two": account("two")})
-    for answer in (Placed.ACCEPTED, Placed.AMBIGUOUS, Placed.NOT_SENT,
-                   PlacedAnswer(Placed.REJECTED, reason=Refusal.FUNDS)):  # fmt: skip
+    for answer in (
+        Placed.ACCEPTED,
+        Placed.AMBIGUOUS,
+        Placed.NOT_SENT,
+        PlacedAnswer(Placed.REJECTED, reason=Refusal.FUNDS),
+    ):
         assert row(placed(at(made, S.SENDING), gone, answer)).state is not S.SENDING
     assert row(seen(at(made, S.UNKNOWN), gone, Seen.NOT_FOUND, now=later(99))).state is S.UNKNOWN
 

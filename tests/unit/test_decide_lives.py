@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents import acts, announce, decide
+from agents.domain import operator_actions, outbound_events, transition
+from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
-from agents.routes import facts_of
 from db.rows import Attempt, Change, OrderState
 from streams.events import Command
 from streams.order import TERMINAL, AttemptState, AttentionCode, CommandAction, ExternalStatus
@@ -47,7 +47,7 @@ SENDS: list[tuple[bool, PlacedAnswer | None]] = [
 
 
 class Life(RuleBasedStateMachine):
-    """The engine's part is the functions of ``agents.decide`` and the conditions of ``agents.check`` around them."""
+    """The engine's part is the functions of ``agents.domain.transition`` and the conditions of ``agents.handlers.check`` around them."""
 
     @initialize(profile=st.sampled_from(sorted(PROFILES)), quantity=st.integers(1, 3), fail=st.booleans())
     def begin(self, profile: str, quantity: int, fail: bool) -> None:
@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
         self.in_flight: dict[str, tuple[int, PlacedAnswer | None]] = {}
         new = order(quantity, deadline_at=DEADLINE)
         self.state = OrderState(new, [])
-        self.keep(decide.opened(new, self.routing, self.routing.first(facts_of(new)), self.now))
+        self.keep(transition.opened(new, self.routing, self.routing.first(facts_of(new)), self.now))
 
     def keep(self, change: Change | None) -> None:
         if change is None:
@@ -71,7 +71,7 @@ class Life(RuleBasedStateMachine):
             for row in change.attempts:
                 if row.attempt == change.lease[0]:
                     row.lease_until = row.next_check_at = self.now + timedelta(seconds=change.lease[1])
-        self.state = announce.after(before, change)
+        self.state = outbound_events.after(before, change)
         assert self.state.order.version >= before.order.version
         if before.order.external_status in TERMINAL:
             assert self.state.order.external_status is before.order.external_status
@@ -94,29 +94,37 @@ class Life(RuleBasedStateMachine):
 
     def may_send(self) -> list[Attempt]:
         """Exactly what dispatch and check would send."""
-        if decide.closed(self.state.order):
+        if transition.closed(self.state.order):
             return []
         return [
-            row for row in self.state.attempts
+            row
+            for row in self.state.attempts
             if row.state is S.INTENT
-            or (row.state is S.UNKNOWN and (row.evidence.get("repeat") or not self.profile.look_up)
-                and decide.may_repeat(self.routing, row, self.now))
-        ]  # fmt: skip
+            or (
+                row.state is S.UNKNOWN
+                and (row.evidence.get("repeat") or not self.profile.look_up)
+                and transition.may_repeat(self.routing, row, self.now)
+            )
+        ]
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0, 4000.0, 40000.0]))
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
     @precondition(lambda self: self.may_send())
-    @rule(data=st.data(), what=st.sampled_from(SENDS), hidden_s=st.sampled_from([0.0, 20.0, 59.0]),
-          ended=st.sampled_from([Seen.PENDING, Seen.SUCCEEDED, Seen.FAILED]))  # fmt: skip
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(SENDS),
+        hidden_s=st.sampled_from([0.0, 20.0, 59.0]),
+        ended=st.sampled_from([Seen.PENDING, Seen.SUCCEEDED, Seen.FAILED]),
+    )
     def send(self, data: Any, what: tuple[bool, PlacedAnswer | None], ended: Seen, hidden_s: float) -> None:
         row = self.pick(data, self.may_send())
         self.wait_for(row)
         if row not in self.may_send():
             return
         token = f"token-{row.attempt}-{row.sends}"
-        change = decide.sending(self.state, row.attempt, self.routing, self.now, decide.Lease(token, LEASE_S))
+        change = transition.sending(self.state, row.attempt, self.routing, self.now, transition.Lease(token, LEASE_S))
         assert change is not None
         self.keep(change)
         bought, answer = what
@@ -139,14 +147,14 @@ class Life(RuleBasedStateMachine):
         token = data.draw(st.sampled_from(sorted(self.in_flight)), label="token")
         number, answer = self.in_flight.pop(token)
         if answer is not None:  # else the process died with it
-            self.keep(decide.placed(self.state, number, token, answer, self.routing, SCHEDULE, self.now))
+            self.keep(transition.placed(self.state, number, token, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.SENDING))
     @rule(data=st.data())
     def lease_over(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.SENDING))
         self.wait_for(row)
-        self.keep(decide.lease_over(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
+        self.keep(transition.lease_over(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
 
     def truth(self, row: Attempt) -> Seen:
         visible_at, ended = self.bought.get(row.reference, (self.now, Seen.NOT_FOUND))
@@ -158,7 +166,7 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.UNKNOWN, S.ACCEPTED))
         self.wait_for(row)
         answer = StatusAnswer(trouble or self.truth(row))
-        self.keep(decide.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+        self.keep(transition.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.profile.look_up and self.rows(S.UNKNOWN))
     @rule(data=st.data())
@@ -171,7 +179,7 @@ class Life(RuleBasedStateMachine):
                 return
             self.wait_for(row)
             answer = StatusAnswer(self.truth(row))
-            self.keep(decide.seen(self.state, number, answer, self.routing, SCHEDULE, self.now))
+            self.keep(transition.seen(self.state, number, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
     @rule(data=st.data())
@@ -179,25 +187,25 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
         if row.next_check_at is not None:
             answer = StatusAnswer(self.truth(row))
-            self.keep(decide.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+            self.keep(transition.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.UNKNOWN) and not self.profile.look_up)
     @rule(data=st.data())
     def no_way_out(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.UNKNOWN))
-        if not decide.may_repeat(self.routing, row, self.now):
-            self.keep(decide.stranded(self.state, row, self.routing, self.now))
+        if not transition.may_repeat(self.routing, row, self.now):
+            self.keep(transition.stranded(self.state, row, self.routing, self.now))
 
     @precondition(lambda self: self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
     @rule(data=st.data())
     def lane_is_full(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
-        self.keep(decide.busy(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
+        self.keep(transition.busy(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
 
     @precondition(lambda self: self.now >= self.state.order.deadline_at)
     @rule()
     def deadline(self) -> None:
-        self.keep(decide.expired(self.state, self.routing, self.now, fail=self.fail, actor="sweep"))
+        self.keep(transition.expired(self.state, self.routing, self.now, fail=self.fail, actor="sweep"))
 
     @precondition(lambda self: self.rows(S.UNKNOWN))
     @rule(data=st.data())
@@ -205,13 +213,19 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.UNKNOWN))
         if any(number == row.attempt for number, _ in self.in_flight.values()):
             return  # even a person cannot know before the answer
-        words = {Seen.SUCCEEDED: "completed", Seen.FAILED: "failed", Seen.PENDING: "accepted",
-                 Seen.NOT_FOUND: "not_sent"}  # fmt: skip
+        words = {
+            Seen.SUCCEEDED: "completed",
+            Seen.FAILED: "failed",
+            Seen.PENDING: "accepted",
+            Seen.NOT_FOUND: "not_sent",
+        }
         outcome = words[self.bought.get(row.reference, (self.now, Seen.NOT_FOUND))[1]]
         self.command(CommandAction.RESOLVE, attempt=row.attempt, outcome=outcome)
 
-    @rule(action=st.sampled_from([CommandAction.CHECK, CommandAction.PLACE_AGAIN, CommandAction.CANCEL]),
-          attempt=st.sampled_from([None, None, 1, 2, 3]))
+    @rule(
+        action=st.sampled_from([CommandAction.CHECK, CommandAction.PLACE_AGAIN, CommandAction.CANCEL]),
+        attempt=st.sampled_from([None, None, 1, 2, 3]),
+    )
     def a_person_acts(self, action: CommandAction, attempt: int | None) -> None:
         self.command(action, attempt=attempt)
 
@@ -221,10 +235,18 @@ class Life(RuleBasedStateMachine):
 
     def command(self, action: CommandAction, **words: Any) -> None:
         """What is refused changes nothing; what is offered is accepted, and the other way round."""
-        said = Command(command_id="c", tenant_id="t", order_id="o", action=action, reason="why", by="ayse",
-                       issued_at=self.now, **words)  # fmt: skip
-        offered = {offer.action for offer in acts.offers(self.state, self.routing, self.now)}
-        change = acts.decided(self.state, said, self.routing, self.now)
+        said = Command(
+            command_id="c",
+            tenant_id="t",
+            order_id="o",
+            action=action,
+            reason="why",
+            by="ayse",
+            issued_at=self.now,
+            **words,
+        )
+        offered = {offer.action for offer in operator_actions.offers(self.state, self.routing, self.now)}
+        change = operator_actions.decided(self.state, said, self.routing, self.now)
         assert change.answer is not None
         if change.answer.done:
             assert action in offered
@@ -241,8 +263,11 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def no_line_is_bought_twice(self) -> None:
         assert not self.twice
-        lines = [row.line for row in self.state.attempts
-                 if self.bought.get(row.reference, (None, Seen.FAILED))[1] is not Seen.FAILED]  # fmt: skip
+        lines = [
+            row.line
+            for row in self.state.attempts
+            if self.bought.get(row.reference, (None, Seen.FAILED))[1] is not Seen.FAILED
+        ]
         assert len(lines) == len(set(lines)), f"bought under {sorted(self.bought)}"
 
     @invariant()
@@ -267,7 +292,7 @@ class Life(RuleBasedStateMachine):
                 told = (AttentionCode.OUTCOME_UNKNOWN, str(row.attempt)) in raised
                 over = order.external_status in TERMINAL
                 assert row.next_check_at is not None or row.lease_until is not None or told or over
-            elif decide.nothing_bought(row) and order.finished_at is None:
+            elif transition.nothing_bought(row) and order.finished_at is None:
                 assert order.waiting is not None
 
     @invariant()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from streams.config import KafkaConfig
-from streams.delay import DelayLine, Due
+from streams.config.loader import KafkaConfig
+from streams.delay_queue import DelayLine, Due
 
 TIER = "orders.retry.1s"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -19,9 +19,14 @@ def record(partition: int, offset: int, due_s: float | None = 0.0) -> Any:
     """Due so many seconds after noon; None: it says no time that could be read."""
     due_at = b"soon" if due_s is None else (NOON + timedelta(seconds=due_s)).isoformat().encode()
     return SimpleNamespace(
-        topic=lambda: TIER, partition=lambda: partition, offset=lambda: offset, key=lambda: b"%d" % offset,
-        value=lambda: b'{"due_at":"%s"}' % due_at, headers=lambda: None, error=lambda: None,
-    )  # fmt: skip
+        topic=lambda: TIER,
+        partition=lambda: partition,
+        offset=lambda: offset,
+        key=lambda: b"%d" % offset,
+        value=lambda: b'{"due_at":"%s"}' % due_at,
+        headers=lambda: None,
+        error=lambda: None,
+    )
 
 
 class Consumer:

@@ -51,8 +51,9 @@ async def test_a_fetch_is_committed_record_by_record(consumer: _Consumer) -> Non
 
 
 @pytest.mark.parametrize("how", ["flow stopped", "next generation"])
-async def test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothing(consumer: _Consumer, how: str
-                                                                                   ) -> None:
+async def test_what_a_rebalance_overtakes_is_given_out_no_more_and_commits_nothing(
+    consumer: _Consumer, how: str
+) -> None:
     given = []
     async for arrival in arrivals(SimpleNamespace(consumer=consumer), stream_of(fetch(4, 5, 6))):  # type: ignore[arg-type]
         given.append(arrival.message.offset)
@@ -76,6 +77,7 @@ def step(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def test_a_fetch_that_nothing_keeps_waiting_is_handed_over_at_once(consumer: _Consumer) -> None:
     """A turn of the event loop takes a tenth of a second under a burst, and Faust took three for each fetch."""
+
     async def hand_over() -> str:
         return "handed over"
 
@@ -100,8 +102,9 @@ async def test_while_the_producer_of_faust_is_full_its_time_limit_is_not_the_rea
 
 
 @pytest.mark.parametrize("first", ["handed over", "refused", "suspended"])
-async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspended(consumer: _Consumer, first: str
-                                                                                    ) -> None:  # fmt: skip
+async def test_a_fetch_that_has_to_wait_is_handed_over_unless_the_flow_is_suspended(
+    consumer: _Consumer, first: str
+) -> None:
     consumer.loop = asyncio.get_running_loop()
     room, suspended, given_up = asyncio.get_running_loop().create_future(), asyncio.Event(), asyncio.Event()
 
@@ -151,8 +154,9 @@ def table() -> CacheTable:
     return made
 
 
-async def test_what_a_table_writes_already_is_not_written_again_and_what_changed_meanwhile_is(table: CacheTable
-                                                                                              ) -> None:
+async def test_what_a_table_writes_already_is_not_written_again_and_what_changed_meanwhile_is(
+    table: CacheTable,
+) -> None:
     send = Send()
     table.on_key_set(b"a", b"1")
     writes = [asyncio.create_task(table.write(send)) for _ in range(3)]

@@ -5,28 +5,17 @@ from decimal import Decimal
 
 import pytest
 
-from agents.providers.barakat_replies import Dialect, read_placement, read_statuses
 from agents.providers.base import MAX_BODY, Ask, Placed, Seen
 from agents.providers.money import read_amount
 from agents.providers.text import evidence, hide, one_line
 from agents.providers.wire import customers
-from agents.providers.znet_replies import read_placement as read_znet_placement
-from agents.providers.znet_replies import read_status as read_znet_status
+from agents.providers.zdk.replies import Dialect, read_placement, read_statuses
+from agents.providers.znet.replies import read_placement as read_znet_placement
+from agents.providers.znet.replies import read_status as read_znet_status
 from streams.errors import EventError
 from streams.events import Command, decode
 from tests.fuzz import inputs
-from tests.fuzz.answers import (
-    BARAKAT,
-    BARAKAT_WIRE,
-    CREDENTIALS,
-    PLAYER,
-    UUID,
-    WIRE,
-    ZNET,
-    ZNET_WIRE,
-    Reply,
-    at_once,
-)
+from tests.fuzz.answers import BARAKAT, BARAKAT_WIRE, CREDENTIALS, PLAYER, UUID, WIRE, ZNET, ZNET_WIRE, Reply, at_once
 
 LIRAS = Dialect("TRY")
 DEEP = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
@@ -41,9 +30,9 @@ def seen(document: object, *asks: Ask, by_uuid: bool = False) -> list[Seen]:
     return [answer.kind for answer in answers]
 
 
-@pytest.mark.parametrize("order", [
-    {"order_id": "ID_1", "status": "accept"}, {"order_id": "ID_1", "status": "wait"}, {"order_id": "ID_1"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "order", [{"order_id": "ID_1", "status": "accept"}, {"order_id": "ID_1", "status": "wait"}, {"order_id": "ID_1"}]
+)
 def test_an_error_code_beside_an_order_is_no_refusal(order: dict[str, str]) -> None:
     for code in (100, 109, 111, 130):
         assert placed({"status": "OK", "code": code, "data": order}) is Placed.AMBIGUOUS
@@ -103,9 +92,10 @@ def test_a_deeply_nested_dead_letter_is_recorded() -> None:
     assert inputs.letter(b"{}\n" + DEEP) == ("unknown", True, True)
 
 
-@pytest.mark.parametrize(("error", "word"), [
-    ('"code": 109', ', "status": "wait"'), ('"status": "ERROR", "message": "product not found"', ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [('"code": 109', ', "status": "wait"'), ('"status": "ERROR", "message": "product not found"', "")],
+)
 def test_an_order_whose_id_is_too_long_to_be_kept_may_have_been_bought_beside_an_error(error: str, word: str) -> None:
     text = f'{{{error}, "data": [{{"order_id": "{"9" * 5000}"{word}}}]}}'
     assert read_placement(UUID, 200, text, Dialect("TRY")).kind is Placed.AMBIGUOUS
@@ -141,17 +131,25 @@ def test_an_unknown_word_or_number_is_shown_without_a_secret_in_it() -> None:
 @pytest.mark.parametrize("begin", ["3|", "OK|2|", '{"status":"ERROR","message":"'])
 def test_a_long_answer_of_any_one_piece_is_read_at_once(begin: str, piece: str) -> None:
     """A pattern that tries every split needs minutes for some of these, and then the suite's time limit fails it."""
-    body = begin + (piece * MAX_BODY)[:MAX_BODY // 4] + ('"}' if begin.startswith("{") else "z")
+    body = begin + (piece * MAX_BODY)[: MAX_BODY // 4] + ('"}' if begin.startswith("{") else "z")
     WIRE.reply = Reply(200, body.encode())
     for adapter in (ZNET, BARAKAT):
         assert len(at_once(adapter.place("1", {**ZNET_WIRE, **BARAKAT_WIRE})).message) <= 500
         assert len(at_once(adapter.look_up([Ask(UUID, "ID_1")]))) == 1
 
 
-@pytest.mark.parametrize(("said", "shown"), [
-    ("see http://u:p@h/x now", "see [url] now"), ("see:https://h", "see:[url]"), ("/a.php?kod=1", "[url]"),
-    ("really? a=b", "really? a=b"), ("a://", "a://"), ("://x", "://x"), ("?a=b", "?a=b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("see http://u:p@h/x now", "see [url] now"),
+        ("see:https://h", "see:[url]"),
+        ("/a.php?kod=1", "[url]"),
+        ("really? a=b", "really? a=b"),
+        ("a://", "a://"),
+        ("://x", "://x"),
+        ("?a=b", "?a=b"),
+    ],
+)
 def test_an_address_is_not_repeated(said: str, shown: str) -> None:
     assert one_line(said) == shown
 
@@ -174,13 +172,31 @@ def test_an_answer_with_more_pins_than_anybody_can_mask_leaves_no_evidence() -> 
 @pytest.mark.parametrize("name", ["znet", "barakat"])
 def test_what_the_customer_said_is_masked_in_messages_and_evidence(name: str) -> None:
     adapter = {"znet": ZNET, "barakat": BARAKAT}[name]
-    wire = {"oyun": "1", "kupur": "60", "_product": "7", "qty": "1", "player": f"EU {PLAYER}",
-            "oyuncu_bilgi": PLAYER, "musteri_tel": "5329998877"}  # fmt: skip
+    wire = {
+        "oyun": "1",
+        "kupur": "60",
+        "_product": "7",
+        "qty": "1",
+        "player": f"EU {PLAYER}",
+        "oyuncu_bilgi": PLAYER,
+        "musteri_tel": "5329998877",
+    }
     body = {
         "znet": f"3|{PLAYER} bulunamadı 5329998877",
-        "barakat": json.dumps({"status": "OK", "data": [{"order_id": "ID_1", "status": "reject", "data": {"p": PLAYER},
-                                                          "replay_api": [f"{PLAYER} blocked, 5329998877"]}]}),
-    }[name]  # fmt: skip
+        "barakat": json.dumps(
+            {
+                "status": "OK",
+                "data": [
+                    {
+                        "order_id": "ID_1",
+                        "status": "reject",
+                        "data": {"p": PLAYER},
+                        "replay_api": [f"{PLAYER} blocked, 5329998877"],
+                    }
+                ],
+            }
+        ),
+    }[name]
     WIRE.reply = Reply(200, body.encode())
     answers = [at_once(adapter.place("1", wire)), *at_once(adapter.check([Ask(UUID, "ID_1", wire=wire)]))]
     for answer in answers:
@@ -196,8 +212,16 @@ def test_only_what_came_with_the_order_is_the_customers() -> None:
 
 @pytest.mark.parametrize(("field", "expected"), [("action", "check, resolve"), ("outcome", "accepted, completed")])
 def test_a_word_that_a_command_does_not_know_is_not_quoted(field: str, expected: str) -> None:
-    command = {"command_id": "c", "order_id": "o", "tenant_id": "t", "action": "check", "reason": "r", "by": "b",
-               "issued_at": "2026-01-31T12:00:00Z", field: PLAYER}  # fmt: skip
+    command = {
+        "command_id": "c",
+        "order_id": "o",
+        "tenant_id": "t",
+        "action": "check",
+        "reason": "r",
+        "by": "b",
+        "issued_at": "2026-01-31T12:00:00Z",
+        field: PLAYER,
+    }
     with pytest.raises(EventError, match=f"{field}: Expected one of {expected}") as told:
         decode(Command, json.dumps(command).encode())
     assert PLAYER not in str(told.value)

@@ -11,9 +11,9 @@ import pytest
 import typer
 import yaml
 
-from simulator.scenario import load as load_scenario
-from simulator.scenario import read
-from streams.config import load as load_config
+from orderwatch.simulator.scenario import load as load_scenario
+from orderwatch.simulator.scenario import read
+from streams.config.loader import load as load_config
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
@@ -136,7 +136,7 @@ class TestCompose:
         assert environment("dashboard") == environment("worker-1")
 
     def test_its_commands_exist(self) -> None:
-        from orderwatch.cli import app
+        from orderwatch.cli.main import app
 
         lines = [" ".join(SERVICES[name]["command"]) for name in OURS]
         used = {found for line in lines for found in re.findall(r"orderwatch ([a-z]+(?: [a-z]+)?)", line)}
@@ -177,6 +177,10 @@ class TestImage:
     def test_everything_it_copies_exists_and_is_not_ignored(self) -> None:
         kept = [line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")]
         assert all((ROOT / name).exists() for name in kept)
-        packages = {text.rstrip("*") for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-                    ["tool"]["setuptools"]["packages"]["find"]["include"]}
+        packages = {
+            text.rstrip("*")
+            for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"][
+                "find"
+            ]["include"]
+        }
         assert packages | {"config.yaml", "requirements.lock", "README.md", "LICENSE"} <= set(kept)

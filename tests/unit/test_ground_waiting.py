@@ -61,9 +61,22 @@ def test_other_errors_are_not_waited_for() -> None:
 def test_a_test_that_logged_an_unclaimed_error_does_not_pass(tmp_path: Path) -> None:
     (tmp_path / "test_logging.py").write_text(LOGGING_TEST)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-         "--rootdir", str(tmp_path), str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert "3 passed, 1 error" in done.stdout, done.stdout
     assert "test_logging.py::test_unclaimed" in done.stdout and "nobody expected this" in done.stdout

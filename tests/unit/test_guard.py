@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agents import guard as module
-from agents.guard import Delivery, Guard, TooManyParked
+from agents.runtime import guard as module
+from agents.runtime.guard import Delivery, Guard, TooManyParked
 from streams.errors import BrokerUnavailable, ConfigError, EventError, OrderNotFound, StoreUnavailable
-from streams.kafka import Outgoing
+from streams.kafka.producer import Outgoing
 from tests.fakes import Sent
 from tests.waiting import eventually
 
@@ -86,13 +86,18 @@ async def test_a_dead_letter_is_the_original_with_why_and_whence() -> None:
     assert len(letter.headers) == len(headers)  # an old reason is replaced, not doubled
     assert headers.pop("dlq.at").endswith(b"Z")
     assert headers == {
-        "ce_id": b"1", "dlq.reason": b"malformed", "dlq.error": b"no", "dlq.topic": b"x.orders.created",
-        "dlq.partition": b"3", "dlq.offset": b"42", "dlq.agent": b"dispatch",
-    }  # fmt: skip
+        "ce_id": b"1",
+        "dlq.reason": b"malformed",
+        "dlq.error": b"no",
+        "dlq.topic": b"x.orders.created",
+        "dlq.partition": b"3",
+        "dlq.offset": b"42",
+        "dlq.agent": b"dispatch",
+    }
 
 
 async def test_an_unexpected_error_is_tried_again_and_its_text_is_never_shown(
-    expect_errors: Callable[[str], None]
+    expect_errors: Callable[[str], None],
 ) -> None:
     expect_errors("handler failed")
     sent, script = Sent(), Script(*[ValueError("kod=SECRET")] * 9)
@@ -121,7 +126,7 @@ async def test_a_dead_letter_that_cannot_be_written_keeps_the_event() -> None:
 
 
 async def test_a_dead_letter_that_the_broker_refuses_is_told_without_its_content(
-    expect_errors: Callable[[str], None]
+    expect_errors: Callable[[str], None],
 ) -> None:
     expect_errors("dead letter cut")
     written: list[Outgoing] = []

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agents import lanes as module
-from agents.lanes import Busy, Down, Lane
+from agents.gateway import gateway as module
+from agents.gateway.gateway import Busy, Down, Lane
 from agents.providers.base import Ask, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
-from streams.config import BreakerConfig, LimitsConfig
+from streams.config.loader import BreakerConfig, LimitsConfig
 from tests.fakes import FakeProvider
 from tests.waiting import eventually
 
@@ -22,14 +22,20 @@ BREAKER = BreakerConfig(fail_max=3, reset_after=30, slow_start=0, refusals_max=5
 class Watched(Lane):
     """A lane with a list of what it told about itself."""
 
-    def __init__(self, provider: FakeProvider, limits: LimitsConfig = FAST, breaker: BreakerConfig = BREAKER,
-                 batch: int = 1) -> None:  # fmt: skip
+    def __init__(
+        self, provider: FakeProvider, limits: LimitsConfig = FAST, breaker: BreakerConfig = BREAKER, batch: int = 1
+    ) -> None:
         self.told: list[Down] = []
         super().__init__("one", provider, limits, breaker, batch, self.told.append)
 
 
-def lane(*placements: Placed | PlacedAnswer, answers: Sequence[Seen] = (Seen.PENDING,), limits: LimitsConfig = FAST,
-         breaker: BreakerConfig = BREAKER, batch: int = 1) -> tuple[Watched, FakeProvider]:  # fmt: skip
+def lane(
+    *placements: Placed | PlacedAnswer,
+    answers: Sequence[Seen] = (Seen.PENDING,),
+    limits: LimitsConfig = FAST,
+    breaker: BreakerConfig = BREAKER,
+    batch: int = 1,
+) -> tuple[Watched, FakeProvider]:
     provider = FakeProvider(*(placements or (Placed.ACCEPTED,)), answers=answers)
     return Watched(provider, limits, breaker, batch), provider
 
@@ -188,8 +194,13 @@ async def test_refusals_long_ago_do_not_count(move_clock: Callable[[float], None
 
 
 async def test_after_an_outage_the_rate_grows_from_a_tenth(move_clock: Callable[[float], None]) -> None:
-    one, _ = lane(Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.AMBIGUOUS, Placed.ACCEPTED,
-                  breaker=replace_block(BREAKER, slow_start=10))  # fmt: skip
+    one, _ = lane(
+        Placed.AMBIGUOUS,
+        Placed.AMBIGUOUS,
+        Placed.AMBIGUOUS,
+        Placed.ACCEPTED,
+        breaker=replace_block(BREAKER, slow_start=10),
+    )
     assert one._scale() == 1.0
     for _ in range(3):
         await send(one)
@@ -296,7 +307,7 @@ async def test_the_pace_of_a_slow_provider_is_learned_from_its_calls(move_clock:
 
 
 async def test_a_new_order_waits_for_its_place_only_where_that_takes_a_moment(
-    move_clock: Callable[[float], None]
+    move_clock: Callable[[float], None],
 ) -> None:
     one, provider = lane(limits=LimitsConfig(rate=10_000, concurrency=1))
     assert one.soon

@@ -12,13 +12,27 @@ ROOMS = ("streams", "agents", "db", "web", "orderwatch", "simulator", "bench")
 
 WORDS = ("streams.order", "streams.errors")
 #: What travels and how, without a broker: events, topics, configuration, sealed PINs.
-WIRE = (*WORDS, "streams.config", "streams.config_types", "streams.config_models", "streams.events", "streams.topics",
-        "streams.seal")  # fmt: skip
+WIRE = (
+    *WORDS,
+    "streams.config.loader",
+    "streams.config.types",
+    "streams.config.models",
+    "streams.events",
+    "streams.topics",
+    "streams.seal",
+)
 #: What handlers decide with and on; never a table.
 STORE = ("db.rows", "db.ledger", "db.clock", "db.views", "db.leader")
 #: What the engine is made of before anything is opened.
-PURE = (*WORDS, "streams.config", "streams.events", "agents.providers.base", "agents.schedule", "agents.routes",
-        "db.rows")  # fmt: skip
+PURE = (
+    *WORDS,
+    "streams.config.loader",
+    "streams.events",
+    "agents.providers.base",
+    "agents.domain.schedule",
+    "agents.domain.routing",
+    "db.rows",
+)
 
 #: Module or room -> what it may import of ours (prefixes). The longest row that fits decides.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -26,73 +40,131 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "streams.errors": (),
     "streams": ("streams",),
     # agents are named as text only
-    "streams.app": ("streams.config", "streams.errors", "streams.logs", "streams.recovery"),
-    "streams.recovery": ("streams.errors",),
+    "streams.app": ("streams.config.loader", "streams.errors", "streams.logs", "streams.faust_ext.recovery"),
+    "streams.faust_ext.recovery": ("streams.errors",),
     "streams.metrics": (),
-    "streams.traces": ("streams.config",),
+    "streams.traces": ("streams.config.loader",),
     "db": ("db", *WORDS),
     "db.batch": ("db", *WORDS, "streams.metrics"),
     "agents.providers": ("agents.providers", *WORDS),
-    "agents.schedule": (),
-    "agents.routes": PURE,
-    "agents.decide": PURE,
-    "agents.acts": (*PURE, "agents.decide"),
-    "agents.accounts": ("agents.providers", "agents.routes", "agents.schedule", "streams.config"),
-    "agents.rehearsal": ("agents.accounts", "agents.providers", "agents.routes", "db.rows", "streams.config", *WORDS),
-    "agents.announce": (*PURE, "agents.decide", "streams.kafka"),
-    "agents.hand": (),
-    "agents.letters": (*WIRE, "db.rows", "streams.kafka"),
-    "agents.pool": ("agents.hand",),
-    "agents.progress": (*WORDS, "streams.metrics"),
-    "agents.guard": ("agents.hand", *WIRE, "streams.kafka", "streams.metrics"),
-    "agents.lanes": ("agents.hand", "agents.providers.base", "streams.config", "streams.metrics",
-                     "streams.traces"),
-    "agents.work": (*PURE, "agents.announce", "agents.hand", "agents.lanes", "streams.kafka", "streams.metrics",
-                    *STORE),
-    "agents.dispatch": ("agents", "streams", *STORE),
-    "agents.check": ("agents", "streams", *STORE),
-    "agents.sweep": ("agents", "streams", *STORE),
-    "agents.record": ("agents", "streams", *STORE),
-    "agents.operator": ("agents", "streams", *STORE),
-    "agents.config_check": ("agents.providers", "streams.config"),
-    "agents.alerts": ("db.alerts", "streams.config", "streams.metrics", *WORDS),
-    "agents.heartbeat": ("agents.work", "db.workers", "streams.metrics", *WORDS),
-    "agents.switches": ("agents", "streams", *STORE),
-    "agents.wiring": ("agents", "streams", "db"),  # the one that sees every room
-    "agents.flow": ("agents", "streams"),
+    "agents.domain.schedule": (),
+    "agents.domain.routing": PURE,
+    "agents.domain.transition": PURE,
+    "agents.domain.operator_actions": (*PURE, "agents.domain.transition"),
+    "agents.domain.accounts": (
+        "agents.providers",
+        "agents.domain.routing",
+        "agents.domain.schedule",
+        "streams.config.loader",
+    ),
+    "agents.diagnosis.dry_run": (
+        "agents.domain.accounts",
+        "agents.providers",
+        "agents.domain.routing",
+        "db.rows",
+        "streams.config.loader",
+        *WORDS,
+    ),
+    "agents.domain.outbound_events": (*PURE, "agents.domain.transition", "streams.kafka.producer"),
+    "agents.runtime.in_flight": (),
+    "agents.domain.dead_letters": (*WIRE, "db.rows", "streams.kafka.producer"),
+    "agents.runtime.ordered_pool": ("agents.runtime.in_flight",),
+    "agents.runtime.watchdog": (*WORDS, "streams.metrics"),
+    "agents.runtime.guard": ("agents.runtime.in_flight", *WIRE, "streams.kafka.producer", "streams.metrics"),
+    "agents.gateway.gateway": (
+        "agents.runtime.in_flight",
+        "agents.providers.base",
+        "streams.config.loader",
+        "streams.metrics",
+        "streams.traces",
+    ),
+    "agents.handlers.context": (
+        *PURE,
+        "agents.domain.outbound_events",
+        "agents.runtime.in_flight",
+        "agents.gateway.gateway",
+        "streams.kafka.producer",
+        "streams.metrics",
+        *STORE,
+    ),
+    "agents.handlers.dispatch": ("agents", "streams", *STORE),
+    "agents.handlers.check": ("agents", "streams", *STORE),
+    "agents.maintenance.sweeper": ("agents", "streams", *STORE),
+    "agents.handlers.projections": ("agents", "streams", *STORE),
+    "agents.handlers.commands": ("agents", "streams", *STORE),
+    "agents.config_check": ("agents.providers", "streams.config.loader"),
+    "agents.maintenance.alerts": ("db.control.alerts", "streams.config.loader", "streams.metrics", *WORDS),
+    "agents.maintenance.heartbeat": (
+        "agents.handlers.context",
+        "db.control.worker_heartbeats",
+        "streams.metrics",
+        *WORDS,
+    ),
+    "agents.maintenance.kill_switch": ("agents", "streams", *STORE),
+    "agents.bootstrap": ("agents", "streams", "db"),  # the one that sees every room
+    "agents.topology": ("agents", "streams"),
     "agents": (),
     "simulator": ("simulator",),  # the judge is independent
-    "web": ("web", "streams", "db", "agents.providers", "agents.rehearsal", "agents.acts", "agents.routes",
-            "agents.letters", "orderwatch.why", "orderwatch.wording", "orderwatch.personal",
-            "orderwatch.letters"),
-    "web.access": ("web.parts", "web.live", "db.tokens"),
+    "web": (
+        "web",
+        "streams",
+        "db",
+        "agents.providers",
+        "agents.diagnosis.dry_run",
+        "agents.domain.operator_actions",
+        "agents.domain.routing",
+        "agents.domain.dead_letters",
+        "agents.diagnosis.explain",
+        "agents.diagnosis.wording",
+        "agents.diagnosis.redaction",
+        "agents.diagnosis.replay_preview",
+    ),
+    "orderwatch.dashboard.auth": (
+        "orderwatch.dashboard.context",
+        "orderwatch.dashboard.event_stream",
+        "db.control.api_tokens",
+    ),
     "orderwatch": ("orderwatch", "agents", "streams", "db", "simulator", "web"),
-    "orderwatch.bench_commands": ("bench", "orderwatch"),
+    "orderwatch.cli.bench": ("bench", "orderwatch"),
     "bench": ("bench", "orderwatch", "streams", "db"),
 }
 
 #: Library -> the modules (prefixes) that may touch it.
 DOORS: dict[str, tuple[str, ...]] = {
-    "confluent_kafka": ("streams.kafka", "streams.clients", "streams.delay", "orderwatch.apache_kafka", "bench"),
-    "faust": ("streams.app", "streams.recovery", "agents.flow"),
-    "aiokafka": ("streams.app", "streams.recovery"),
+    "confluent_kafka": (
+        "streams.kafka.producer",
+        "streams.clients",
+        "streams.delay_queue",
+        "orderwatch.localservers.apache_kafka",
+        "bench",
+    ),
+    "faust": ("streams.app", "streams.faust_ext.recovery", "agents.topology"),
+    "aiokafka": ("streams.app", "streams.faust_ext.recovery"),
     "mode": ("streams.app",),
-    "aiohttp": ("agents.providers.http", "agents.alerts", "simulator"),
-    "psycopg2": ("db", "orderwatch.embedded"),
-    "sqlalchemy": ("db", "streams.outbox", "orderwatch", "agents.heartbeat", "agents.alerts", "bench", "web.parts",
-                   "web.measured"),
+    "aiohttp": ("agents.providers.http", "agents.maintenance.alerts", "simulator"),
+    "psycopg2": ("db", "orderwatch.localservers.bundled"),
+    "sqlalchemy": (
+        "db",
+        "streams.outbox",
+        "orderwatch",
+        "agents.maintenance.heartbeat",
+        "agents.maintenance.alerts",
+        "bench",
+        "orderwatch.dashboard.context",
+        "orderwatch.dashboard.metrics",
+    ),
     "litestar": ("web",),
-    "babel": ("web.texts",),
-    "markupsafe": ("web.texts", "web.charts"),
-    "uvicorn": ("web.serve",),
-    "jinja2": ("web.app",),
+    "babel": ("orderwatch.dashboard.i18n",),
+    "markupsafe": ("orderwatch.dashboard.i18n", "orderwatch.dashboard.pages.charts"),
+    "uvicorn": ("orderwatch.dashboard.serve",),
+    "jinja2": ("orderwatch.dashboard.app",),
     "alembic": ("db",),
-    "pybreaker": ("agents.lanes",),
-    "aiolimiter": ("agents.lanes",),
+    "pybreaker": ("agents.gateway.gateway",),
+    "aiolimiter": ("agents.gateway.gateway",),
     "cryptography": ("streams.seal", "orderwatch"),
-    "pytest": ("agents.providers.conformance", "agents.providers.conformance_plugin"),
-    "standardwebhooks": ("agents.alerts", "web.hooks"),
-    "tenacity": ("agents.alerts",),
+    "pytest": ("agents.providers.testing.conformance", "agents.providers.testing.plugin"),
+    "standardwebhooks": ("agents.maintenance.alerts", "orderwatch.dashboard.api.webhooks"),
+    "tenacity": ("agents.maintenance.alerts",),
     "opentelemetry": ("streams.traces",),
     "prometheus_client": ("streams.metrics",),
     "typer": ("orderwatch",),
@@ -168,18 +240,18 @@ def test_a_module_imports_only_what_its_row_allows(name: str) -> None:
     ("name", "imported"),
     [
         ("streams.order", "streams.errors"),
-        ("streams.events", "agents.decide"),
+        ("streams.events", "agents.domain.transition"),
         ("streams.events", "confluent_kafka"),
         ("db.ledger", "streams.events"),
         ("db.ledger", "faust"),
-        ("agents.providers.znet", "db.rows"),
-        ("agents.providers.znet", "aiohttp"),
-        ("agents.decide", "db.ledger"),
-        ("agents.check", "db.models"),
-        ("agents.check", "sqlalchemy"),
-        ("agents.flow", "db.ledger"),
+        ("agents.providers.znet.adapter", "db.rows"),
+        ("agents.providers.znet.adapter", "aiohttp"),
+        ("agents.domain.transition", "db.ledger"),
+        ("agents.handlers.check", "db.models"),
+        ("agents.handlers.check", "sqlalchemy"),
+        ("agents.topology", "db.ledger"),
         ("agents.newcomer", "streams.order"),
-        ("simulator.server", "streams.order"),
+        ("orderwatch.simulator.server", "streams.order"),
         ("elsewhere", "streams.order"),
     ],
 )
@@ -199,10 +271,11 @@ def test_sql_is_spoken_in_db_only(name: str) -> None:
     spoken = [
         node.value.strip()[:40]
         for node in nodes(MODULES[name])
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
         and node.value.strip().lower().startswith(("select ", "insert into ", "update ", "delete from ", "with input"))
         and (" from " in node.value.lower() or " set " in node.value.lower() or " into " in node.value.lower())
-    ]  # fmt: skip
+    ]
     assert not spoken or name in told, spoken
 
 

@@ -12,10 +12,10 @@ import pytest
 import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
-from agents import hand
-from agents.hand import Hand
+from agents.runtime import in_flight
+from agents.runtime.in_flight import Hand
 from streams import logs, traces
-from streams.config import AlertsConfig, Config, DatabaseConfig, IntegrationConfig, KafkaConfig, secrets
+from streams.config.loader import AlertsConfig, Config, DatabaseConfig, IntegrationConfig, KafkaConfig, secrets
 from streams.logs import logging_config
 
 SECRET = "şifre/Qv7+planted&x"
@@ -69,15 +69,18 @@ class Odd:
         return f"Odd({SECRET})"
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("postgresql://user:hunter22@db/name", "postgresql://***@db/name"),
-    ("GET /?kod=1&sifre=hunter22&x=2", "GET /?kod=1&sifre=***&x=2"),
-    ('{"password": "hunter22"}', '{"password": "***"}'),
-    ("Authorization: Bearer abcdefghijkl", "Authorization: Bearer ***"),
-    ("kafka.security.password is missing", "kafka.security.password is missing"),
-    ("3 secrets, 2 tokens", "3 secrets, 2 tokens"),
-    ("http://127.0.0.1:9100/znet-main", "http://127.0.0.1:9100/znet-main"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://user:hunter22@db/name", "postgresql://***@db/name"),
+        ("GET /?kod=1&sifre=hunter22&x=2", "GET /?kod=1&sifre=***&x=2"),
+        ('{"password": "hunter22"}', '{"password": "***"}'),
+        ("Authorization: Bearer abcdefghijkl", "Authorization: Bearer ***"),
+        ("kafka.security.password is missing", "kafka.security.password is missing"),
+        ("3 secrets, 2 tokens", "3 secrets, 2 tokens"),
+        ("http://127.0.0.1:9100/znet-main", "http://127.0.0.1:9100/znet-main"),
+    ],
+)
 def test_what_looks_like_a_secret_is_masked_though_nobody_told_of_it(text: str, shown: str) -> None:
     assert logs.masked(text) == shown
 
@@ -89,23 +92,27 @@ def test_every_secret_of_a_configuration_is_known() -> None:
         alerts=AlertsConfig(webhook_secret="whsec_planted"),
         telemetry={"otlp_headers": {"x-token": "otlp-planted"}},  # type: ignore[arg-type]
         integrations=(IntegrationConfig(id="a", tenant_id="t", provider="znet", credentials={"sifre": SECRET}),),
-    )  # fmt: skip
+    )
     assert set(secrets(config)) == {
-        "kafka-planted", "postgresql://u:p-planted@h/n", "whsec_planted", "otlp-planted", SECRET
-    }  # fmt: skip
+        "kafka-planted",
+        "postgresql://u:p-planted@h/n",
+        "whsec_planted",
+        "otlp-planted",
+        SECRET,
+    }
 
 
 async def test_a_line_says_what_its_task_has_in_hand(lines: Any) -> None:
-    logs.tell_also(hand.described)
-    hand.take(Hand(SimpleNamespace(message=SimpleNamespace(key=b"o-1", topic="orders.created", partition=0))))
+    logs.tell_also(in_flight.described)
+    in_flight.take(Hand(SimpleNamespace(message=SimpleNamespace(key=b"o-1", topic="orders.created", partition=0))))
     log = structlog.get_logger("mine")
     log.warning("before")
-    hand.about(2, "znet-main")
+    in_flight.about(2, "znet-main")
     log.warning("during", order="said-itself")
     found = lines()
     assert (found[0]["order"], "attempt" in found[0]) == ("o-1", False)
     assert (found[1]["order"], found[1]["attempt"], found[1]["integration"]) == ("said-itself", 2, "znet-main")
-    hand.take(None)
+    in_flight.take(None)
 
 
 def test_a_line_within_a_span_carries_its_trace(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 def samples(made: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(made.text().decode()) for sample in family.samples
-    }  # fmt: skip
+        for family in text_string_to_metric_families(made.text().decode())
+        for sample in family.samples
+    }
 
 
 def test_docs_metrics_is_what_the_table_says() -> None:

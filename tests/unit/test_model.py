@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agents import decide
+from agents.domain import transition
 from db.rows import OrderState
 from orderwatch.crash.judge import Judge
 from orderwatch.crash.memory import MemoryLedger
@@ -27,13 +27,18 @@ from orderwatch.crash.scenario import FAIL, FAULTS, PACKAGE, TENANT, Scenario, S
 from orderwatch.crash.shop import CLASSES
 from orderwatch.crash.world import Subject, World, open_states, virtual
 from streams.events import Check
-from streams.kafka import message
+from streams.kafka.producer import message
 
 MORE = os.environ.get("ORDERWATCH_MODEL_EXAMPLES")
 PROFILE = settings(
-    max_examples=int(MORE or 150), stateful_step_count=40, deadline=None, derandomize=MORE is None, database=None,
-    suppress_health_check=list(HealthCheck), print_blob=False,
-)  # fmt: skip
+    max_examples=int(MORE or 150),
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=MORE is None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+)
 
 #: For what is broken on purpose: the first wrong life is enough, and nobody will read it.
 UNSHRUNK = settings(PROFILE, phases=[Phase.generate], report_multiple_bugs=False)
@@ -51,8 +56,11 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.open = ExitStack()
 
-    @initialize(kind=st.sampled_from(sorted(CLASSES)), life=st.sampled_from([LIFE, LIFE, SHORT_LIFE]),
-                fault=st.sampled_from(sorted(FAULTS)))
+    @initialize(
+        kind=st.sampled_from(sorted(CLASSES)),
+        life=st.sampled_from([LIFE, LIFE, SHORT_LIFE]),
+        fault=st.sampled_from(sorted(FAULTS)),
+    )
     def begin(self, kind: str, life: Scenario, fault: str) -> None:
         self.world = World(Subject(kind, *CLASSES[kind]), life, FAULTS[fault], {})
         self.judge = Judge(self.world)
@@ -73,8 +81,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(order=orders, attempt=st.integers(0, 3), number=st.integers(0, 6))
     def stray_check(self, order: str, attempt: int, number: int) -> None:
-        event = Check(order_id=order, tenant_id=TENANT, attempt=attempt, check_number=number, due_at=self.world.now(),
-                      reason="backoff")  # fmt: skip
+        event = Check(
+            order_id=order,
+            tenant_id=TENANT,
+            attempt=attempt,
+            check_number=number,
+            due_at=self.world.now(),
+            reason="backoff",
+        )
         if self.world.ledger.state((TENANT, order)) is not None:
             self.world.log.append(message(event, "orders.check"))
 
@@ -100,8 +114,12 @@ class Lives(RuleBasedStateMachine):
 
     # -- what a provider and the network do --
 
-    @rule(integration=integrations, words=st.lists(
-        st.sampled_from(["stock", "funds", "player", "access", "later", "fails"]), min_size=1, max_size=3))
+    @rule(
+        integration=integrations,
+        words=st.lists(
+            st.sampled_from(["stock", "funds", "player", "access", "later", "fails"]), min_size=1, max_size=3
+        ),
+    )
     def provider_says(self, integration: str, words: list[str]) -> None:
         shop: Any = self.world.shops[integration]
         shop.script += words
@@ -221,10 +239,10 @@ def test_the_model_notices_a_missing_revision(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_model_notices_a_fallback_while_an_outcome_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_out(draft: Any, number: int, delay_s: float) -> None:
-        draft.move(number, decide.S.NOT_SENT)
-        decide.again(draft, draft[number], decide.schedule_of(draft.routing, draft[number]), "gave up")
+        draft.move(number, transition.S.NOT_SENT)
+        transition.again(draft, draft[number], transition.schedule_of(draft.routing, draft[number]), "gave up")
 
-    monkeypatch.setattr(decide, "find_out", find_out)
+    monkeypatch.setattr(transition, "find_out", find_out)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Lives, settings=UNSHRUNK)
 

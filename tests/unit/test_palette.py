@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from web import words
+from orderwatch.dashboard.pages import labels
 
 ROOT = Path(__file__).parents[2]
 CSS = (ROOT / "web" / "static" / "orderwatch.css").read_text("utf-8")
@@ -13,12 +13,23 @@ TONES = ("ok", "info", "wait", "doubt", "bad")
 
 #: (text, ground, least contrast): 4.5 for text, 3 for what is only a line or an area.
 PAIRS = [
-    ("ink", "ground", 7), ("ink", "sheet", 7), ("ink", "sunk", 7), ("soft", "sheet", 4.5), ("soft", "ground", 4.5),
-    ("lead", "sheet", 4.5), ("lead", "ground", 4.5), ("on-lead", "lead", 4.5), ("edge", "sheet", 3),
-    ("info", "sheet", 4.5), ("bad", "sheet", 4.5), ("doubt", "sheet", 4.5), ("wait", "sheet", 4.5),
-    *((tone, f"{tone}-ground", 4.5) for tone in TONES), *(("ink", f"{tone}-ground", 7) for tone in TONES),
+    ("ink", "ground", 7),
+    ("ink", "sheet", 7),
+    ("ink", "sunk", 7),
+    ("soft", "sheet", 4.5),
+    ("soft", "ground", 4.5),
+    ("lead", "sheet", 4.5),
+    ("lead", "ground", 4.5),
+    ("on-lead", "lead", 4.5),
+    ("edge", "sheet", 3),
+    ("info", "sheet", 4.5),
+    ("bad", "sheet", 4.5),
+    ("doubt", "sheet", 4.5),
+    ("wait", "sheet", 4.5),
+    *((tone, f"{tone}-ground", 4.5) for tone in TONES),
+    *(("ink", f"{tone}-ground", 7) for tone in TONES),
     *((plot, "sheet", 3) for plot in ("plot-ok", "plot-bad", "plot-in")),
-]  # fmt: skip
+]
 
 
 def palettes() -> list[dict[str, str]]:
@@ -28,7 +39,7 @@ def palettes() -> list[dict[str, str]]:
 
 
 def luminance(colour: str) -> float:
-    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -51,7 +62,7 @@ def test_the_dark_theme_is_the_same_by_choice_and_by_the_system() -> None:
 
 def test_every_tone_has_an_icon_and_a_word() -> None:
     sprite = (ROOT / "web" / "templates" / "_icons.html").read_text("utf-8")
-    for word in (*words.STATES.values(), *words.ATTEMPTS.values(), *words.LANES.values()):
+    for word in (*labels.STATES.values(), *labels.ATTEMPTS.values(), *labels.LANES.values()):
         assert word.label and word.tone in TONES
         assert f'id="i-{word.icon}"' in sprite
 
@@ -59,7 +70,7 @@ def test_every_tone_has_an_icon_and_a_word() -> None:
 def test_every_icon_that_is_used_is_drawn() -> None:
     sprite = (ROOT / "web" / "templates" / "_icons.html").read_text("utf-8")
     text = "".join(path.read_text("utf-8") for path in (ROOT / "web" / "templates").glob("*.html"))
-    named = set(re.findall(r'icon\("([\w-]+)"\)', text)) | set(words.STEP_ICONS.values())
+    named = set(re.findall(r'icon\("([\w-]+)"\)', text)) | set(labels.STEP_ICONS.values())
     assert named <= set(re.findall(r'id="i-([\w-]+)"', sprite))
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.dispatch import per_turn
-from agents.pool import Pool
+from agents.handlers.dispatch import per_turn
+from agents.runtime.ordered_pool import Pool
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agents import hand, progress
-from agents.hand import Hand
-from agents.lanes import Lane
-from agents.pool import Pool
-from agents.progress import Place, Progress, Sight, patience_s, tasks, within
+from agents.gateway.gateway import Lane
 from agents.providers.base import Placed
-from streams.config import BreakerConfig, LimitsConfig
+from agents.runtime import in_flight, watchdog
+from agents.runtime.in_flight import Hand
+from agents.runtime.ordered_pool import Pool
+from agents.runtime.watchdog import Place, Progress, Sight, patience_s, tasks, within
+from streams.config.loader import BreakerConfig, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from tests.fakes import FakeProvider
 from tests.waiting import eventually
@@ -32,11 +32,15 @@ class World:
         self.away: Exception | None = None
         self.first = 0
         self.beat_at: float | None = None
-        monkeypatch.setattr(progress, "monotonic", lambda: self.now)
+        monkeypatch.setattr(watchdog, "monotonic", lambda: self.now)
         sight = Sight(
-            self._lags, lambda: None, lambda: self.signs, lambda: self.beat_at or self.now, lambda: self.now,
+            self._lags,
+            lambda: None,
+            lambda: self.signs,
+            lambda: self.beat_at or self.now,
+            lambda: self.now,
             lambda topic, partition: self.first,
-        )  # fmt: skip
+        )
         self.progress = Progress(sight, lambda: stall_after_s, _since=self.now)
 
     def _lags(self) -> Mapping[Place, tuple[int | None, int]]:
@@ -153,7 +157,7 @@ async def test_a_pool_says_when_its_oldest_event_last_got_on() -> None:
 
     async def handle(event: Event) -> None:
         await go.wait()
-        hand.alive()
+        in_flight.alive()
         await asyncio.Event().wait()
 
     await pool.submit(Event(), handle)
@@ -170,7 +174,7 @@ async def test_whoever_waits_for_another_event_of_its_order_lives_as_long_as_tha
     async def handle(event: Event) -> None:
         began.append(event)
         while not go.is_set():
-            hand.alive()
+            in_flight.alive()
             await asyncio.sleep(0.01)
         if event is not first:
             await asyncio.Event().wait()
@@ -194,12 +198,18 @@ async def test_whoever_waits_for_another_event_of_its_order_lives_as_long_as_tha
 
 
 async def test_whoever_waits_for_a_lane_lives_as_long_as_the_lane_lets_others_pass() -> None:
-    lane = Lane("one", FakeProvider(Placed.ACCEPTED), LimitsConfig(rate=1000, concurrency=1), BreakerConfig(), 1,
-                lambda down: None)  # fmt: skip
+    lane = Lane(
+        "one",
+        FakeProvider(Placed.ACCEPTED),
+        LimitsConfig(rate=1000, concurrency=1),
+        BreakerConfig(),
+        1,
+        lambda down: None,
+    )
     mine = Hand(Event())
 
     async def place() -> None:
-        hand.take(mine)
+        in_flight.take(mine)
         async with lane.slot():
             pass
 

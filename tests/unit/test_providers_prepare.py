@@ -3,7 +3,7 @@
 import pytest
 
 from agents.providers.base import OrderFacts, Setup
-from agents.providers.znet import Znet
+from agents.providers.znet.adapter import Znet
 from streams.errors import InvalidOrder
 
 ORDER = OrderFacts("demo", "o-1", "pubg-60", 1, "pl4yer", "EU", "5550001122", {"zone": "7"})
@@ -24,15 +24,14 @@ def znet(**options):
         (NO_PHONE, {"phone_placeholder": "1111111111"}, {}, BASE | {"musteri_tel": "1111111111"}),
         (NO_PHONE, {}, {"delivers_pin": True}, BASE | {"_delivers_pin": "1"}),
         (
-            ORDER, {}, {"player": "{extra_field} {user_identifier}"},
+            ORDER,
+            {},
+            {"player": "{extra_field} {user_identifier}"},
             BASE | {"oyuncu_bilgi": "EU pl4yer", "musteri_tel": "5550001122"},
         ),
-        (
-            ORDER, {}, {"params": {"musteri_tel": "{params.zone}-{order_id}"}},
-            BASE | {"musteri_tel": "7-o-1"},
-        ),
+        (ORDER, {}, {"params": {"musteri_tel": "{params.zone}-{order_id}"}}, BASE | {"musteri_tel": "7-o-1"}),
     ],
-)  # fmt: skip
+)
 def test_a_placement_says_what_the_mapping_says(order, options, mapping, wire):
     assert znet(**options).prepare(order, MAPPING | mapping, 1) == wire
 

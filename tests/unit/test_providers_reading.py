@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.providers import barakat_replies as zdk
-from agents.providers import znet_replies as znet
-from agents.providers.barakat import Barakat
 from agents.providers.base import Ask, Placed, Seen
 from agents.providers.codes import Codes
 from agents.providers.money import read_amount
 from agents.providers.text import decode, hide, one_line, read_json, read_pin
-from agents.providers.zdk_products import read_products
-from agents.providers.znet import Znet
+from agents.providers.zdk import replies as zdk
+from agents.providers.zdk.adapter import Barakat
+from agents.providers.zdk.products import read_products
+from agents.providers.znet import replies as znet
+from agents.providers.znet.adapter import Znet
 from streams.errors import ProviderError
 
 SECRETS = ("5551112233", 'pass"/ş&x')
@@ -50,9 +50,28 @@ def test_an_amount_is_read_as_it_was_meant(text, amount):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "-", "1,", "1.2.3", "12,34.5", "1,5,", "1e5", "NaN", "bakiye", "١٢", "1" * 16, True, None, [], 0.5,
-     Decimal("NaN"), Decimal("1E+999999999"), Decimal("1E-999999"), 10**20],
-)  # fmt: skip
+    [
+        "",
+        "-",
+        "1,",
+        "1.2.3",
+        "12,34.5",
+        "1,5,",
+        "1e5",
+        "NaN",
+        "bakiye",
+        "١٢",
+        "1" * 16,
+        True,
+        None,
+        [],
+        0.5,
+        Decimal("NaN"),
+        Decimal("1E+999999999"),
+        Decimal("1E-999999"),
+        10**20,
+    ],
+)
 def test_what_is_not_money_is_unknown(value):
     assert read_amount(value) is None
 
@@ -115,15 +134,42 @@ ROWISH = st.lists(
     max_size=7,
 ).map("|".join)
 JSONISH = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
     | st.sampled_from(["OK", "ERROR", "accept", "wait", "reject", "refunded", "100", "PIN-SECRET-1"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["status", "state", "code", "data", "order_id", "id", "order_uuid", "price", "pin",
-                         "replay_api", "replay", "message", "note", "balance", "success", "error_code", "result"]),
-        inner, max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "status",
+                    "state",
+                    "code",
+                    "data",
+                    "order_id",
+                    "id",
+                    "order_uuid",
+                    "price",
+                    "pin",
+                    "replay_api",
+                    "replay",
+                    "message",
+                    "note",
+                    "balance",
+                    "success",
+                    "error_code",
+                    "result",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
-)  # fmt: skip
+)
 ANSWERS = ROWISH | JSONISH.map(json.dumps) | st.text(max_size=60)
 STATUS = st.sampled_from([200, 200, 200, 201, 302, 400, 401, 403, 404, 408, 422, 429, 500, 503])
 DIALECT = zdk.Dialect("USD")
@@ -170,9 +216,15 @@ def test_a_note_that_repeats_a_pin_is_masked_in_evidence_and_message():
 
 @pytest.mark.parametrize(
     "text",
-    ["OK|2|PIN-SECRET-1|x", "<br>Warning\nOK|2|PIN-SECRET-1|x", "OK|9|PIN-SECRET-1|PIN-SECRET-1", "2|PIN-SECRET-1",
-     "OK|1|PIN-SECRET-1", "ok | 2 | PIN-SECRET-1"],
-)  # fmt: skip
+    [
+        "OK|2|PIN-SECRET-1|x",
+        "<br>Warning\nOK|2|PIN-SECRET-1|x",
+        "OK|9|PIN-SECRET-1|PIN-SECRET-1",
+        "2|PIN-SECRET-1",
+        "OK|1|PIN-SECRET-1",
+        "ok | 2 | PIN-SECRET-1",
+    ],
+)
 def test_a_pin_of_znet_is_never_in_evidence_or_message(text):
     answer = znet.read_status("r", 200, text)
     assert "SECRET" not in answer.raw + answer.message

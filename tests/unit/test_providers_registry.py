@@ -26,8 +26,15 @@ def test_the_built_in_providers_are_always_there():
     assert providers()["apstore"] is providers()["barakat"]
 
 
-@pytest.mark.parametrize("doc", [ZNET, ZNET | {"currency": "TRY", "options": {"allow_http": True}}, BARAKAT,
-                                 {"id": "c", "provider": "codes", "credentials": {}, "options": None}])
+@pytest.mark.parametrize(
+    "doc",
+    [
+        ZNET,
+        ZNET | {"currency": "TRY", "options": {"allow_http": True}},
+        BARAKAT,
+        {"id": "c", "provider": "codes", "credentials": {}, "options": None},
+    ],
+)
 def test_an_integration_that_fits_has_no_problem(doc):
     assert check_integration(doc) == []
 
@@ -97,19 +104,29 @@ def test_an_unknown_profile_field_names_the_known_ones():
         ({"oyun": "1"}, "znet", "kupur is missing; expected a value, znet needs kupur, oyun"),
         ({}, "codes", "code_group is missing; expected a value, codes needs code_group"),
         (
-            {"params": {"x": "{player}"}}, "barakat",
+            {"params": {"x": "{player}"}},
+            "barakat",
             "params.x has placeholder {player}; expected one of customer_phone, extra_field, order_id, quantity, "
             "user_identifier, params.<name>",
         ),
-        ({"params": {"x": "{extra_field"}}, "barakat",
-         "params.x is '{extra_field'; expected a closing brace after {extra_field"),
-        ({"params": {"order_uuid": "1"}}, "barakat",
-         "params.order_uuid is not allowed; expected a parameter that the adapter does not set itself"),
-        ({"params": {"token": "1"}}, "barakat",
-         "params.token is not allowed; expected a parameter that the adapter does not set itself"),
+        (
+            {"params": {"x": "{extra_field"}},
+            "barakat",
+            "params.x is '{extra_field'; expected a closing brace after {extra_field",
+        ),
+        (
+            {"params": {"order_uuid": "1"}},
+            "barakat",
+            "params.order_uuid is not allowed; expected a parameter that the adapter does not set itself",
+        ),
+        (
+            {"params": {"token": "1"}},
+            "barakat",
+            "params.token is not allowed; expected a parameter that the adapter does not set itself",
+        ),
         ({"player": ""}, "barakat", "player is ''; expected text such as {user_identifier}"),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_in_a_mapping_is_one_line(keys, provider, line):
     assert check_mapping(MAPPING | keys, provider) == [f"mappings[demo/p/z].{line}"]
 
@@ -142,8 +159,11 @@ def plug_in(directory: Path, entry: str) -> subprocess.CompletedProcess[str]:
     path = (TOP, directory, TOP / "examples" / "provider_topup")
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(item) for item in path]!r}; {program}"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path):

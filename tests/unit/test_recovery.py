@@ -14,7 +14,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from streams import app as streams_app
 from streams.app import _Transport, build
-from streams.config import Config
+from streams.config.loader import Config
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from agents.diagnosis.dry_run import MASK, Rehearsal, dry_routing, rehearse
+from agents.domain.routing import Waiting
 from agents.providers.base import OrderFacts
-from agents.rehearsal import MASK, Rehearsal, dry_routing, rehearse
-from agents.routes import Waiting
-from streams.config import Config, load
+from streams.config.loader import Config, load
 from streams.order import AttentionCode
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,12 @@ async def test_a_step_that_fails_says_why_and_the_rest_is_not_reached(path: Path
     [route] = [r for r in config.routes if r.tenant_id == "demo" and r.primary == "znet-main" and r.mode == "auto"][:1]
     found = await rehearse(config, facts(route.package_id))
     assert steps(found, "znet-main") == {
-        "integration": True, "enabled": False, "mapping": None, "parameters": None, "reference": None, "request": None,
+        "integration": True,
+        "enabled": False,
+        "mapping": None,
+        "parameters": None,
+        "reference": None,
+        "request": None,
     }
     assert found.integration == route.fallback
 

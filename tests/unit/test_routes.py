@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agents.routes import Routing, Waiting, facts_of
+from agents.domain.routing import Routing, Waiting, facts_of
 from streams.order import AttemptState, AttentionCode
 from tests.fakes import CAREFUL, REPEATABLE, account, config, order, routing
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.schedule import tier_for, tier_within
+from agents.domain.schedule import tier_for, tier_within
 from tests.fakes import SCHEDULE
 
 
@@ -16,10 +16,10 @@ def test_the_delay_doubles_up_to_its_maximum(asked: int, delay_s: float) -> None
 @pytest.mark.parametrize(
     ("wish_s", "delay_s"),
     [
-        (None, 30),    # the provider wishes nothing
-        (1, 30),       # never sooner than our own delay
+        (None, 30),  # the provider wishes nothing
+        (1, 30),  # never sooner than our own delay
         (30, 30),
-        (31, 60),      # rounded up to a tier
+        (31, 60),  # rounded up to a tier
         (601, 3600),
         (99999, 3600),  # longer than every tier: the longest one
     ],
@@ -39,9 +39,9 @@ def test_a_tier_is_long_enough_unless_none_is(tiers: list[float], seconds: float
 @pytest.mark.parametrize(
     ("seconds", "tier"),
     [
-        (0.0, 5.0),      # shorter than all: the shortest
+        (0.0, 5.0),  # shorter than all: the shortest
         (5.0, 5.0),
-        (29.9, 5.0),     # never past it
+        (29.9, 5.0),  # never past it
         (30.0, 30.0),
         (900.0, 600.0),
     ],

@@ -38,8 +38,9 @@ def test_a_pin_sealed_elsewhere_is_an_event_error_without_the_pin() -> None:
         Sealer([new_key()]).open("not a token, ğ")
 
 
-@pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: " , "}, {VARIABLE: "short-secret"},
-                                     {VARIABLE: "ğ" * 44}])
+@pytest.mark.parametrize(
+    "environ", [{}, {VARIABLE: ""}, {VARIABLE: " , "}, {VARIABLE: "short-secret"}, {VARIABLE: "ğ" * 44}]
+)
 def test_a_missing_or_wrong_key_names_the_variable_and_not_the_key(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=VARIABLE) as raised:
         Sealer.from_environ(environ)

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from simulator.account import Account
-from simulator.market import Market
-from simulator.orders import Purchase, pin_of
-from simulator.scenario import Scenario
+from orderwatch.simulator.account import Account
+from orderwatch.simulator.market import Market
+from orderwatch.simulator.orders import Purchase, pin_of
+from orderwatch.simulator.scenario import Scenario
 from tests.shops import ZDK, ZNET
 
 
@@ -42,7 +42,7 @@ def bought(shop: Market, reference: str = "1", player: str = "77") -> tuple[Acco
 def states(account: Account, purchase: Purchase, checks: int) -> list[str]:
     found = []
     for _ in range(checks):
-        (_, extra), = account.look_up([purchase], None)
+        ((_, extra),) = account.look_up([purchase], None)
         found.append(extra or purchase.state)
     return found
 
@@ -56,7 +56,7 @@ def states(account: Account, purchase: Purchase, checks: int) -> list[str]:
         ({"final": "pending"}, ["pending", "pending"]),
         ({"extra_states": ["x"], "after_checks": 3}, ["x", "pending", "success"]),
         ({"reversal_after_checks": 1}, ["success", "reversed"]),
-        ({"after_ms": 1}, ["pending", "pending"]),               # checks alone do not end it
+        ({"after_ms": 1}, ["pending", "pending"]),  # checks alone do not end it
     ],
 )
 def test_checks_move_an_order_along(clock: Clock, life: dict[str, Any], seen: list[str]) -> None:

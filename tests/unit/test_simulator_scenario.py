@@ -6,16 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-import simulator
-from simulator.faults import Fault, Faults
-from simulator.scenario import ScenarioError, load, merged
+import orderwatch.simulator
+from orderwatch.simulator.faults import Fault, Faults
+from orderwatch.simulator.scenario import ScenarioError, load, merged
 from tests.shops import ZNET
 
 ACCOUNT = "accounts: [{id: a, kind: znet, credentials: {kod: k, sifre: s}"
 
 
 def test_the_shipped_scenario_is_valid_and_has_two_tenants_shops() -> None:
-    scenario = load(Path(simulator.__file__).with_name("demo.yaml"))
+    scenario = load(Path(orderwatch.simulator.__file__).with_name("demo.yaml"))
     assert [account.id for account in scenario.accounts] == ["znet-main", "barakat-1", "znet-b", "barakat-b"]
 
 
@@ -81,8 +81,7 @@ def fault(**settings: Any) -> Fault:
 
 
 @pytest.mark.parametrize(
-    ("settings", "hits"),
-    [({}, 1), ({"times": 3}, 3), ({"times": None}, 9), ({"times": 2, "probability": 0.999999}, 2)],
+    ("settings", "hits"), [({}, 1), ({"times": 3}, 3), ({"times": None}, 9), ({"times": 2, "probability": 0.999999}, 2)]
 )
 def test_a_fault_hits_as_often_as_it_says(settings: dict[str, Any], hits: int) -> None:
     faults = Faults("k", (fault(**settings),))

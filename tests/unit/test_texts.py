@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
+from orderwatch.dashboard.html import own_path
+from orderwatch.dashboard.i18n import LANGUAGES, chosen, tongue
 from tests import texts as kept
-from web.screen import own_path
-from web.texts import LANGUAGES, chosen, tongue
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TEXTS = sorted({text for _, text in kept.texts()})
@@ -28,10 +28,13 @@ def test_the_pages_say_hundreds_of_texts() -> None:
 def test_every_text_has_a_translation_that_keeps_its_names_and_commands(language: str) -> None:
     catalogue = kept.catalogue(language)
     wrong = [
-        text for text in TEXTS
-        if (said := catalogue.get(text)) is None or not said.string or said.fuzzy
+        text
+        for text in TEXTS
+        if (said := catalogue.get(text)) is None
+        or not said.string
+        or said.fuzzy
         or fillings(text) != fillings(str(said.string))
-    ]  # fmt: skip
+    ]
     assert not wrong, "python -m tests.texts"
 
 

@@ -55,19 +55,16 @@ def _ledger() -> None:
         sa.Column("tenant_id", sa.Text, primary_key=True),
         sa.Column("order_id", sa.Text, primary_key=True),
         sa.Column(
-            "rev", sa.Integer, nullable=False, server_default="0",
-            comment="grows with every write: the CAS token",
+            "rev", sa.Integer, nullable=False, server_default="0", comment="grows with every write: the CAS token"
         ),
         sa.Column(
-            "fingerprint", sa.Text, nullable=False,
-            comment="sha256 of what was ordered: tells repeat from clash",
+            "fingerprint", sa.Text, nullable=False, comment="sha256 of what was ordered: tells repeat from clash"
         ),
         sa.Column("request", JSONB, nullable=False, comment="the created event as accepted"),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("external_status", sa.Text, nullable=False),
         sa.Column(
-            "version", sa.Integer, nullable=False, server_default="0",
-            comment="of the last status-changed event",
+            "version", sa.Integer, nullable=False, server_default="0", comment="of the last status-changed event"
         ),
         sa.Column("last_event", JSONB, comment="the last status-changed event, so that it can be said again"),
         sa.Column("last_event_at", INSTANT),
@@ -89,12 +86,13 @@ def _ledger() -> None:
         sa.CheckConstraint("(status = 'rejected') = (external_status = 'failed')", "ledger_orders_rejected"),
     )
     op.create_index(
-        "idx_ledger_orders_due", "ledger_orders", ["next_check_at"],
+        "idx_ledger_orders_due",
+        "ledger_orders",
+        ["next_check_at"],
         postgresql_where=sa.text("next_check_at is not null"),
     )
     op.create_index(
-        "idx_ledger_orders_open", "ledger_orders", ["accepted_at"],
-        postgresql_where=sa.text("finished_at is null"),
+        "idx_ledger_orders_open", "ledger_orders", ["accepted_at"], postgresql_where=sa.text("finished_at is null")
     )
     op.create_index("idx_ledger_orders_last_event", "ledger_orders", ["last_event_at"])
     op.create_table(
@@ -137,12 +135,14 @@ def _ledger() -> None:
         sa.CheckConstraint("(state = 'sending') = (lease_token is not null)", "attempts_lease"),
     )
     op.create_index(
-        "idx_attempts_one_live", "attempts", ["tenant_id", "order_id", "line"], unique=True,
+        "idx_attempts_one_live",
+        "attempts",
+        ["tenant_id", "order_id", "line"],
+        unique=True,
         postgresql_where=sa.text("state in ('accepted', 'intent', 'sending', 'unknown')"),
     )
     op.create_index(
-        "idx_attempts_due", "attempts", ["next_check_at"],
-        postgresql_where=sa.text("next_check_at is not null"),
+        "idx_attempts_due", "attempts", ["next_check_at"], postgresql_where=sa.text("next_check_at is not null")
     )
     op.create_index("idx_attempts_external", "attempts", ["external_order_id"])
 
@@ -241,8 +241,7 @@ def _stock() -> None:
         sa.CheckConstraint("(reference is null) = (taken_at is null)", "codes_taken"),
     )
     op.create_index(
-        "idx_codes_available", "codes", ["tenant_id", "code_group", "id"],
-        postgresql_where=sa.text("reference is null"),
+        "idx_codes_available", "codes", ["tenant_id", "code_group", "id"], postgresql_where=sa.text("reference is null")
     )
     op.create_index("idx_codes_reference", "codes", ["reference"], postgresql_where=sa.text("reference is not null"))
 

@@ -26,15 +26,22 @@ INDEXES = (
 
 def upgrade() -> None:
     op.create_index(
-        "idx_ledger_orders_finished", "ledger_orders", ["finished_at"],
-        postgresql_include=["external_status", "tenant_id"], postgresql_where=sa.text("finished_at is not null"),
+        "idx_ledger_orders_finished",
+        "ledger_orders",
+        ["finished_at"],
+        postgresql_include=["external_status", "tenant_id"],
+        postgresql_where=sa.text("finished_at is not null"),
     )
     op.create_index(
-        "idx_ledger_orders_waiting", "ledger_orders", ["waiting", "tenant_id"],
+        "idx_ledger_orders_waiting",
+        "ledger_orders",
+        ["waiting", "tenant_id"],
         postgresql_where=sa.text("waiting is not null"),
     )
     op.create_index(
-        "idx_ledger_orders_trouble", "ledger_orders", ["external_status", sa.text("accepted_at desc")],
+        "idx_ledger_orders_trouble",
+        "ledger_orders",
+        ["external_status", sa.text("accepted_at desc")],
         postgresql_where=sa.text("external_status in ('expired', 'failed', 'unknown')"),
     )
     op.create_index("idx_orders_tenant_created", "orders", ["tenant_id", sa.text("created_at desc"), "order_id"])

@@ -17,10 +17,13 @@ def upgrade() -> None:
     op.create_table(
         "worker_state",
         sa.Column("worker", sa.Text, primary_key=True, comment="host:pid"),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False,
-                  comment="last sign of life, by the database's clock"),
-        sa.Column("doc", JSONB, nullable=False, comment="what it is doing, see db/workers.py; no secret"),
-    )  # fmt: skip
+        sa.Column(
+            "at", sa.DateTime(timezone=True), nullable=False, comment="last sign of life, by the database's clock"
+        ),
+        sa.Column(
+            "doc", JSONB, nullable=False, comment="what it is doing, see db/control/worker_heartbeats.py; no secret"
+        ),
+    )
 
 
 def downgrade() -> None:

@@ -17,8 +17,11 @@ _TROUBLE = sa.text("external_status in ('expired', 'failed', 'unknown')")
 
 
 def upgrade() -> None:
-    _replace("idx_ledger_orders_open", [sa.text("accepted_at desc"), "external_status", "tenant_id"],
-             sa.text("finished_at is null"))
+    _replace(
+        "idx_ledger_orders_open",
+        [sa.text("accepted_at desc"), "external_status", "tenant_id"],
+        sa.text("finished_at is null"),
+    )
     _replace("idx_ledger_orders_trouble", ["external_status", sa.text("accepted_at desc"), "tenant_id"], _TROUBLE)
     op.execute("create statistics ledger_orders_ends (mcv) on external_status, finished_at from ledger_orders")
 

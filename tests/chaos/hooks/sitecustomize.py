@@ -184,4 +184,4 @@ if _HANG:
     sys.meta_path.insert(0, _Hook({"db.ledger": _hang_at_the_ledger}))
 if _KILL:
     assert _KILL in (*POINTS, *COMMAND_POINTS), _KILL
-    sys.meta_path.insert(0, _Hook({"db.ledger": _kill_at_the_ledger, "streams.kafka": _kill_at_the_broker}))
+    sys.meta_path.insert(0, _Hook({"db.ledger": _kill_at_the_ledger, "streams.kafka.producer": _kill_at_the_broker}))

@@ -1,0 +1,33 @@
+"""How the engine sees an integration of the configuration: its adapter, what it can do, its delays."""
+
+from agents.domain.routing import Account
+from agents.domain.schedule import Schedule
+from agents.providers import registry
+from agents.providers.base import Provider
+from streams.config.loader import Config, IntegrationConfig
+
+
+def account(config: Config, integration: IntegrationConfig, adapter: Provider, tiers: tuple[float, ...]) -> Account:
+    """How the engine sees an integration."""
+    backoff = config.backoff(integration)
+    final = config.checks.after_final
+    schedule = Schedule(
+        first_after_s=config.first_after(integration),
+        base_s=backoff.base,
+        factor=backoff.factor,
+        max_s=backoff.max,
+        requeue_s=config.checks.requeue_after,
+        watch_every_s=final.every,
+        watch_for_s=final.until,
+        tiers=tiers,
+    )
+    return Account(
+        integration_id=integration.id,
+        provider=integration.provider,
+        enabled=integration.enabled,
+        adapter=adapter,
+        profile=registry.profile_of(integration.provider, integration.profile),
+        schedule=schedule,
+        lease_s=config.lease_s(integration),
+        call_s=integration.limits.timeout + integration.limits.connect_timeout,
+    )

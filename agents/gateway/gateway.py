@@ -1,0 +1,490 @@
+"""One lane per integration: rate, concurrency, circuit breaker with slow start, batched look-ups, separate budgets.
+
+A lane that is full or open never blocks the others: it answers ``Busy`` and the event goes back to a tier.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+import pybreaker
+from aiolimiter import AsyncLimiter
+
+from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
+from agents.runtime import in_flight
+from agents.runtime.in_flight import Hand
+from streams import metrics, traces
+from streams.config.loader import BreakerConfig, LimitsConfig
+
+#: Waiting room of a lane, in seconds of its rate, when ``limits.queue`` is 0: enough to stay busy until the events
+#: that were sent away come back from the shortest tier.
+_QUEUE_S = 2.0
+_SLOW_START_STEPS = 10
+#: A new order may wait so long for its place before anything of it is written down: then it is written down once.
+_SOON_S = 0.5
+#: Weight of the newest call in the running mean of call times.
+_SMOOTHING = 0.1
+#: Calls whose times are remembered for the percentiles.
+_REMEMBERED = 200
+
+
+class Busy(Exception):
+    """The lane cannot take this now; ``why`` is a sentence for the order's timeline.
+
+    ``reserve`` takes a turn behind everything that was sent away before, and says in how many seconds it comes. Who has
+    a turn keeps it: to take another one at each refusal would put the end of the line farther off every time.
+    """
+
+    def __init__(self, why: str, reserve: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__(why)
+        self.why = why
+        self.reserve = reserve
+
+
+_Call = Literal["place", "check", "look_up"]
+
+_sizes = {kind: metrics.spread("orderwatch_batch_size", kind) for kind in get_args(_Call)}
+
+
+class _Meter:
+    """The calls of one integration: the times of the newest, and the counters of all."""
+
+    def __init__(self, integration_id: str) -> None:
+        self.recent_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seconds = {
+            kind: metrics.spread("orderwatch_provider_call_seconds", integration_id, kind) for kind in get_args(_Call)
+        }
+        self._outcomes = {
+            (kind, outcome): metrics.counter("orderwatch_provider_calls_total", integration_id, kind, outcome.value)
+            for kind, outcomes in (("place", Placed), ("check", Seen), ("look_up", Seen))
+            for outcome in outcomes
+        }
+
+    def took(self, kind: _Call, seconds: float) -> None:
+        self.recent_s.append(seconds)
+        self._seconds[kind].observe(seconds)
+
+    def outcome(self, kind: _Call, outcome: Placed | Seen) -> None:
+        self._outcomes[kind, outcome].inc()
+
+
+class Trouble(Exception):
+    """What the breaker counts; never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The lane closed itself: told once per opening."""
+
+    integration_id: str
+    since: datetime
+    message: str
+
+
+class Lane:
+    """The way to one integration. ``share`` is the part of its rate that this worker may use (0 to 1)."""
+
+    def __init__(
+        self,
+        integration_id: str,
+        provider: Provider,
+        limits: LimitsConfig,
+        breaker: BreakerConfig,
+        batch: int,
+        on_down: Callable[[Down], None],
+    ) -> None:
+        self.integration_id = integration_id
+        self.provider = provider
+        self.limits = limits
+        self._on_down = on_down
+        self._breaker_config = breaker
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=breaker.fail_max, reset_timeout=breaker.reset_after, throw_new_error_on_trip=False
+        )
+        self._closed_at = float("-inf")
+        self._trial = False
+        self._refusals: deque[tuple[float, bool]] = deque()
+        self.last_error = ""
+        self.last_error_at: datetime | None = None
+        self._share = 1.0
+        self._meter = _Meter(integration_id)
+        self._dispatch = _Budget(limits.rate, limits.concurrency, limits.queue)
+        self._checks = _Budget(limits.check_rate or limits.rate, limits.concurrency, limits.queue, batch)
+        self._batch = batch
+        self._asked: dict[bool, deque[tuple[Ask, asyncio.Future[StatusAnswer]]]] = {False: deque(), True: deque()}
+        self._askers: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open, as the breaker says."""
+        return str(self._breaker.current_state)
+
+    def set_share(self, share: float) -> None:
+        """This worker owns ``share`` of the partitions, so it may use that part of the rate."""
+        self._share = share
+        self._dispatch.set_share(share)
+        self._checks.set_share(share)
+
+    def set_most(self, most: int) -> None:
+        """Of the events in flight of one agent, so many may be this lane's while it is slow or not known to be fast:
+        it leaves room for the others."""
+        self._dispatch.most = most
+        self._checks.most = most
+
+    def view(self) -> dict[str, object]:
+        """What people ask about a lane: rates per second of this worker's share, times in seconds, no secret."""
+        times = sorted(self._meter.recent_s)
+        return {
+            "state": self.state,
+            "share": self._share,
+            "rate": round(self.limits.rate * self._share * self._scale(), 4),
+            "check_rate": round((self.limits.check_rate or self.limits.rate) * self._share * self._scale(), 4),
+            "concurrency": self.limits.concurrency,
+            "in_flight": self._dispatch.in_flight + self._checks.in_flight,
+            "waiting": self._dispatch.waiting + self._waiting_checks,
+            "calls": len(times),
+            "p50_s": _percentile(times, 0.5),
+            "p95_s": _percentile(times, 0.95),
+            "last_error": self.last_error[:300],
+            "last_error_at": self.last_error_at,
+            "reopens_in_s": max(self._reopens_in_s(), 0.0),
+        }
+
+    async def place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
+        """One placement, seen by the breaker; within ``slot``."""
+        if traces.tracer is None:
+            return await self._place(reference, wire)
+        with traces.calling("place", self.integration_id, reference) as span:
+            answer = await self._place(reference, wire)
+            span.set_attribute("orderwatch.outcome", answer.kind.value)
+            return answer
+
+    async def _place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
+        began = time.monotonic()
+        answer = await self.provider.place(reference, wire)
+        self._meter.took("place", time.monotonic() - began)
+        self._meter.outcome("place", answer.kind)
+        self.observe(answer)
+        return answer
+
+    @property
+    def soon(self) -> bool:
+        """True when ``slot`` is expected to give a place at once or in a moment."""
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.soon(self._scale())
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
+        return self._turn(self._dispatch)
+
+    @asynccontextmanager
+    async def _turn(self, budget: "_Budget") -> AsyncIterator[None]:
+        self._refuse_if_open(budget)
+        async with budget.slot(self._scale(), mine=in_flight.current()):
+            self._refuse_if_open(budget)  # it may have opened while we waited
+            with self._trial_run():
+                yield
+
+    async def ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
+        """The answer to one status question; questions that wait together travel together."""
+        if traces.tracer is None:
+            return await self._ask(ask, look_up=look_up)
+        with traces.calling("look_up" if look_up else "check", self.integration_id, ask.reference) as span:
+            answer = await self._ask(ask, look_up=look_up)
+            span.set_attribute("orderwatch.outcome", answer.kind.value)
+            return answer
+
+    async def _ask(self, ask: Ask, *, look_up: bool) -> StatusAnswer:
+        if self._batch == 1:
+            async with self._turn(self._checks):
+                return (await self._question([ask], look_up))[0]
+        self._refuse_if_open(self._checks)
+        if self._waiting_checks >= self._checks.room:
+            raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
+        future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
+        self._asked[look_up].append((ask, future))
+        # One asker per batch that is waiting, up to the concurrency.
+        if len(self._askers) * self._batch < self._waiting_checks and len(self._askers) < self.limits.concurrency:
+            task = asyncio.create_task(self._run_asker())
+            self._askers.add(task)
+            task.add_done_callback(self._askers.discard)
+        if (mine := in_flight.current()) is None:
+            return await future
+        mine.waits_for = self._checks
+        try:
+            return await future
+        finally:
+            mine.lives()
+
+    @property
+    def _waiting_checks(self) -> int:
+        return self._checks.waiting if self._batch == 1 else sum(map(len, self._asked.values()))
+
+    async def _run_asker(self) -> None:
+        while self._waiting_checks:
+            try:
+                async with self._checks.slot(self._scale(), wait=True):
+                    self._refuse_if_open(self._checks)
+                    look_up = bool(self._asked[True])
+                    queue = self._asked[look_up]
+                    batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
+                    if batch:
+                        with self._trial_run():
+                            await self._ask_together(batch, look_up)
+            except Busy as busy:
+                for queue in self._asked.values():
+                    while queue:
+                        _, future = queue.popleft()
+                        if not future.done():
+                            future.set_exception(Busy(busy.why, self._reserve(self._checks)))
+        # Gone at once: the done callback comes too late for whoever asks right after.
+        if (task := asyncio.current_task()) is not None:
+            self._askers.discard(task)
+
+    async def _ask_together(self, batch: Sequence[tuple[Ask, "asyncio.Future[StatusAnswer]"]], look_up: bool) -> None:
+        try:
+            answers = await self._question([ask for ask, _ in batch], look_up)
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    async def _question(self, asks: Sequence[Ask], look_up: bool) -> Sequence[StatusAnswer]:
+        """One question about one or more attempts, seen by the breaker; one answer for each."""
+        began = time.monotonic()
+        answers = await (self.provider.look_up(asks) if look_up else self.provider.check(asks))
+        if len(answers) != len(asks):
+            raise RuntimeError(f"the adapter answered {len(answers)} of {len(asks)} questions")
+        kind: _Call = "look_up" if look_up else "check"
+        self._meter.took(kind, time.monotonic() - began)
+        _sizes[kind].observe(len(asks))
+        for answer in answers:
+            self._meter.outcome(kind, answer.kind)
+        failed = all(answer.kind is Seen.QUERY_ERROR for answer in answers)
+        self._count(not failed, tripped=any(answer.tripped for answer in answers), error=answers[0].message)
+        return answers
+
+    def observe(self, answer: PlacedAnswer) -> None:
+        """Let the breaker see how a placement went; one that came too late here tells nothing about the provider."""
+        if "late" in answer.flags:
+            return
+        bad = answer.kind in (Placed.NOT_SENT, Placed.AMBIGUOUS)
+        self._count(not bad, tripped=answer.tripped, error=answer.message)
+        if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED, Placed.REJECTED):
+            self._count_refusal(answer.kind is Placed.REJECTED)
+
+    def _count(self, good: bool, *, tripped: bool, error: str) -> None:
+        if not good or tripped:
+            self.last_error, self.last_error_at = error, datetime.now(UTC)
+        before = self._breaker.current_state
+        if tripped:
+            self._breaker.open()
+        else:
+            try:
+                with self._breaker.calling():
+                    if not good:
+                        raise Trouble
+            except (Trouble, pybreaker.CircuitBreakerError):
+                pass
+        now_state = self._breaker.current_state
+        if before != pybreaker.STATE_OPEN and now_state == pybreaker.STATE_OPEN:
+            self._down(f"{self.integration_id} closed its lane: {error or 'no usable answers'}")
+        elif before == pybreaker.STATE_HALF_OPEN and now_state == pybreaker.STATE_CLOSED:
+            self._closed_at = time.monotonic()
+
+    def _count_refusal(self, refused: bool) -> None:
+        """A mass of refusals is a sign about the account, not about the orders."""
+        now = time.monotonic()
+        self._refusals.append((now, refused))
+        while self._refusals and self._refusals[0][0] < now - self._breaker_config.refusals_window:
+            self._refusals.popleft()
+        if not refused:
+            return
+        count = sum(was_refused for _, was_refused in self._refusals)
+        if count >= self._breaker_config.refusals_max and 2 * count > len(self._refusals):
+            self._refusals.clear()
+            self._breaker.open()
+            self._down(f"{self.integration_id} closed its lane: {count} refusals in a row of minutes")
+
+    def _down(self, message: str) -> None:
+        self._on_down(Down(self.integration_id, datetime.now(UTC), message))
+
+    def _refuse_if_open(self, budget: "_Budget") -> None:
+        if self._breaker.current_state == pybreaker.STATE_OPEN:
+            if self._reopens_in_s() > 0:
+                why = f"{self.integration_id} is closed after trouble: {self.last_error}"[:300]
+                raise Busy(why, self._reserve(budget))
+            self._breaker.half_open()
+        if self._breaker.current_state == pybreaker.STATE_HALF_OPEN and self._trial:
+            raise Busy(f"{self.integration_id} is being tried again", budget.reserve)
+
+    def _reserve(self, budget: "_Budget") -> Callable[[], float]:
+        """A turn after the breaker lets somebody try again."""
+        return lambda: budget.reserve(self._reopens_in_s())
+
+    def _reopens_in_s(self) -> float:
+        """Seconds until the breaker lets somebody try again; 0 or less when it does."""
+        opened_at = self._breaker._state_storage.opened_at  # the library shows it nowhere else
+        if self._breaker.current_state != pybreaker.STATE_OPEN or not opened_at:
+            return 0.0
+        return float(self._breaker.reset_timeout - (datetime.now(UTC) - _aware(opened_at)).total_seconds())
+
+    def _trial_run(self) -> "_Trial":
+        return _Trial(self)
+
+    def _scale(self) -> float:
+        """After an outage the rate grows from a tenth to all of it, so that the orders do not come back at once."""
+        ramp_s = self._breaker_config.slow_start
+        since = time.monotonic() - self._closed_at
+        if ramp_s <= 0 or since >= ramp_s:
+            return 1.0
+        return (int(since / ramp_s * _SLOW_START_STEPS) + 1) / _SLOW_START_STEPS
+
+
+class _Trial:
+    """While the breaker is half open, one request at a time finds out."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._mine = False
+
+    def __enter__(self) -> None:
+        self._mine = self._lane._breaker.current_state == pybreaker.STATE_HALF_OPEN
+        if self._mine:
+            self._lane._trial = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            self._lane._trial = False
+
+
+class _Limiter(AsyncLimiter):
+    """Turns at ``rate`` per second, which may change: who waits goes on at the new one, in the same order."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(*_bucket(rate))
+
+    def change(self, rate: float) -> None:
+        """From now on; what was handed out before counts. The library knows only rates that stay."""
+        if self._level:
+            self._leak()
+        self.max_rate, self.time_period = _bucket(rate)
+        self._rate_per_sec = rate
+        if self._waiters:
+            self._wake_next()
+
+
+def _bucket(rate: float) -> tuple[float, float]:
+    """A tenth of a second of burst keeps a fast lane smooth; a slow one hands out single places."""
+    burst = max(1.0, rate / 10)
+    return burst, burst / rate
+
+
+class _Budget:
+    """Rate and concurrency of one kind of call; each call carries up to ``batch`` questions."""
+
+    def __init__(self, rate: float, concurrency: int, queue: int, batch: int = 1) -> None:
+        self._rate = rate
+        self._share = 1.0
+        self._scale = 1.0
+        self._slots = asyncio.Semaphore(concurrency)
+        self._queue = queue
+        self.moved_at = float("-inf")
+        self.waiting = 0
+        self.in_flight = 0
+        self._concurrency = concurrency
+        self._batch = batch
+        self._call_s = 0.0
+        self._reserved_until = 0.0
+        self._limiter = _Limiter(self._allowed)
+        self.most = sys.maxsize
+
+    @property
+    def room(self) -> int:
+        """How many questions may wait at once: what the lane works off soon, or else its part of the events."""
+        wanted = self._queue or max(self._concurrency, int(self._rate * self._share * _QUEUE_S), 1)
+        soon = self._pace() * _QUEUE_S if self._call_s > 0 else 0.0
+        return min(wanted * self._batch, int(max(self.most - self._concurrency, soon * self._batch, 1)))
+
+    def _pace(self) -> float:
+        """Calls per second, as far as is known."""
+        pace = self._rate * self._share
+        return min(pace, self._concurrency / self._call_s) if self._call_s > 0 else pace
+
+    def reserve(self, not_before_s: float = 0.0) -> float:
+        """Seconds until the turn of one more that is sent away, at the pace of the calls that were seen so far."""
+        now = time.monotonic()
+        turn = max(self._reserved_until, now + not_before_s)
+        self._reserved_until = turn + 1 / (max(self._pace(), 0.001) * self._batch)
+        return turn - now
+
+    @property
+    def _allowed(self) -> float:
+        return max(self._rate * self._share * self._scale, 0.001)
+
+    def set_share(self, share: float) -> None:
+        if share != self._share:
+            self._share = share
+            self._limiter.change(self._allowed)
+
+    def soon(self, scale: float) -> bool:
+        """True when the next one need not wait, or for no longer than a moment."""
+        self._set_scale(scale)
+        if not self.waiting and not self._slots.locked() and self._limiter.has_capacity():
+            return True
+        turns = _SOON_S * self._pace() * scale if self._call_s > 0 else 0.0
+        return self.waiting < min(turns, self.room)
+
+    def _set_scale(self, scale: float) -> None:
+        if scale != self._scale:
+            self._scale = scale
+            self._limiter.change(self._allowed)
+
+    @asynccontextmanager
+    async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
+        self._set_scale(scale)
+        if not wait and self.waiting >= self.room:
+            raise Busy("too many requests are waiting for this integration", self.reserve)
+        self.waiting += 1
+        if mine is not None:
+            mine.waits_for = self
+        try:
+            await self._slots.acquire()
+            try:
+                await self._limiter.acquire()
+            except BaseException:
+                self._slots.release()
+                raise
+        finally:
+            self.waiting -= 1
+            if mine is not None:
+                mine.lives()
+        began = self.moved_at = time.monotonic()
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._slots.release()
+            self.moved_at = time.monotonic()
+            took_s = self.moved_at - began
+            self._call_s += _SMOOTHING * (took_s - self._call_s) if self._call_s else took_s
+
+
+def _aware(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _percentile(ordered: Sequence[float], part: float) -> float | None:
+    return round(ordered[min(int(len(ordered) * part), len(ordered) - 1)], 4) if ordered else None
