@@ -20,8 +20,10 @@ demo: $(READY)  ## run the whole pipeline on bundled servers and compare the fou
 test: $(READY)  ## unit, contract and integration suites on bundled servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY)  ## ruff and mypy
+check: $(READY)  ## lint, format, layers and types
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
 kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
@@ -38,7 +40,7 @@ fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="-
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(READY)  ## what an order costs on this machine, on Apache Kafka (ARGS="throughput --orders 5000")
-	@$(BIN)/orderwatch bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 bench-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
 	@$(BIN)/uv pip compile bench/requirements.txt --universal --python-version 3.11 --generate-hashes --upgrade \

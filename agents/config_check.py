@@ -7,7 +7,7 @@ from streams.config.loader import Config
 
 
 def problems(config: Config) -> list[str]:
-    """Lines ``<key> is <value>; expected <what>``; for ``streams.config.loader.load`` as ``extra_checks``. Shows no secret."""
+    """Lines ``<key> is <value>; expected <what>``, without secrets: ``extra_checks`` of the loader."""
     return [*_of_integrations(config), *_of_mappings(config)]
 
 

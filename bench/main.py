@@ -1,4 +1,4 @@
-"""What ``orderwatch bench`` does: run, show, and say whether every order was bought once."""
+"""What ``python -m bench`` does: run, show, and say whether every order was bought once."""
 
 import signal
 import sys

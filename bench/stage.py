@@ -162,7 +162,7 @@ class Scene:
     def start_simulator(self) -> None:
         """Its first line of output says where it listens."""
         self._write("scenario.yaml", scenario(self.options))
-        command = [sys.executable, "-m", "simulator", "--scenario", str(self.directory / "scenario.yaml")]
+        command = [sys.executable, "-m", "orderwatch.simulator", "--scenario", str(self.directory / "scenario.yaml")]
         process = self.start("simulator", command, self.stage.environ(PYTHONPATH=str(ROOT)))
         log = self.directory / "simulator.log"
         give_up_at = time.monotonic() + START_TIMEOUT_S

@@ -109,7 +109,7 @@ class System:
         path.write_text(yaml.safe_dump(dict(self.scenario) or _scenario()), encoding="utf-8")
         self._simulator_log = (self.directory / "simulator.log").open("wb")
         self._simulator = subprocess.Popen(
-            [sys.executable, "-m", "simulator", "--seed", "7", "--scenario", str(path)],
+            [sys.executable, "-m", "orderwatch.simulator", "--seed", "7", "--scenario", str(path)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=self._simulator_log,
@@ -119,7 +119,7 @@ class System:
             self.simulator = json.loads(output.readline())
 
     def start_worker(self, *, cwd: Path = ROOT, **environ: str) -> Leashed:
-        """One more worker process; `python -m faust -A streams.app worker`, as an operator would start it in ``cwd``."""
+        """One more worker process; started with `python -m faust` in ``cwd``, as an operator would."""
         number = len(self.workers)
         env = {
             **os.environ,

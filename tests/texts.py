@@ -14,12 +14,17 @@ from babel.messages.pofile import read_po, write_po
 from agents.diagnosis import explain, wording
 
 ROOT = Path(__file__).parents[1]
-LOCALE = ROOT / "web" / "locale"
+LOCALE = ROOT / "orderwatch" / "dashboard" / "locale"
 LANGUAGES = ("ar", "tr")
 #: The files say nothing about when; version control does.
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
 KEYWORDS = {"t": None, "N_": None, "say": None}
-PLACES = ("web/*.py", "web/templates/*.html", "agents/diagnosis/explain.py", "agents/diagnosis/wording.py")
+PLACES = (
+    "orderwatch/dashboard/**/*.py",
+    "orderwatch/dashboard/templates/*.html",
+    "agents/diagnosis/explain.py",
+    "agents/diagnosis/wording.py",
+)
 
 
 def texts() -> Iterator[tuple[str, str]]:

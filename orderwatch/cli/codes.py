@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orderwatch.support.codes import fingerprint, new_key
 from orderwatch.support.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show, warn
 
 app = typer.Typer(no_args_is_help=True, help="The stock of codes.")
@@ -34,7 +35,7 @@ def add(
     first: dict[str, int] = {}
     repeated: list[int] = []
     with database(configured(config)) as engine:
-        key = sealer.open(integration_state.fingerprint_key(engine, sealer.seal, _new_key))
+        key = sealer.open(integration_state.fingerprint_key(engine, sealer.seal, new_key))
         numbered: list[tuple[int, integration_state.SealedCode]] = []
         for number, code in lines:
             mark = fingerprint(key, code)
@@ -74,20 +75,6 @@ def list_(
         ((row["tenant_id"], row["code_group"], row["available"], row["taken"], row["last_loaded_at"]) for row in rows),
         empty="no codes were ever loaded",
     )
-
-
-def fingerprint(key: str, code: str) -> str:
-    """Keyed hash of a code: equal for equal codes, and says nothing about the code without the key."""
-    import hashlib
-    import hmac
-
-    return hmac.new(key.encode(), code.encode(), hashlib.sha256).hexdigest()
-
-
-def _new_key() -> str:
-    import secrets
-
-    return secrets.token_urlsafe(32)
 
 
 def _lines(file: Path | None) -> list[tuple[int, str]]:

@@ -5,15 +5,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from orderwatch.support.config_check import loaded_with_checks
 from orderwatch.support.terminal import CONFIG, AsJson, By, ConfigPath, actor, fail, say, say_json, show, warn
 from streams.errors import ConfigError
-
-if TYPE_CHECKING:
-    from streams.config.loader import Config
 
 app = typer.Typer(help="Check, import, export and explain the configuration.", no_args_is_help=True)
 
@@ -104,20 +102,6 @@ def reference(as_json: AsJson = False) -> None:
         say_json([row._asdict() for row in rows()])
     else:
         say(markdown().rstrip())
-
-
-def loaded_with_checks(path: Path) -> "Config":
-    """The file, checked by the providers too. Raises ``ConfigError``."""
-    from streams.config.loader import load
-
-    return load(path, os.environ, problems)
-
-
-def problems(config: "Config") -> list[str]:
-    """What the adapters have to say about a configuration; imported late, they bring the HTTP client along."""
-    from agents import config_check
-
-    return config_check.problems(config)
 
 
 def exported(config: Path, stored: dict[str, list[dict[str, Any]]]) -> str:

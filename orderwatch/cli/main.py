@@ -12,7 +12,6 @@ import typer
 
 from orderwatch.cli import (
     attention,
-    bench,
     codes,
     config,
     dashboard,
@@ -41,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich doubles the time that --help takes
     add_completion=False,
 )
-for commands in (run, dashboard, produce, tail, doctor, integration, bench):
+for commands in (run, dashboard, produce, tail, doctor, integration):
     commands.register(app)
 app.add_typer(topics.app, name="topics")
 app.add_typer(db.app, name="db")

@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
@@ -15,9 +14,6 @@ from db.reads import lists, queries
 from db.reads.overview import Overview
 from streams.errors import StoreUnavailable
 from streams.metrics import Metrics
-
-if TYPE_CHECKING:
-    from orderwatch.dashboard.context import Parts
 
 #: However often somebody scrapes, the database is asked no more often.
 _EVERY_S = 10.0
@@ -44,13 +40,13 @@ class Measured:
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
 
-    async def text(self, parts: "Parts") -> bytes:
-        """Everything in Prometheus' text format."""
+    async def text(self, look: Callable[[], Awaitable[Reading]]) -> bytes:
+        """Everything in Prometheus' text format. ``look`` reads the database and may raise ``StoreUnavailable``."""
         async with self._asking:
             if time.monotonic() - self._asked_at >= _EVERY_S:
                 self._asked_at = time.monotonic()
                 try:
-                    self._show(await parts.ask(read, parts.engine, parts.config.checks.sweep_slack))
+                    self._show(await look())
                 except StoreUnavailable:
                     pass  # orderwatch_measured_timestamp_seconds stands still
         return self.metrics.text()

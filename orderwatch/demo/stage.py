@@ -23,10 +23,10 @@ import yaml
 from db import schema
 from db.control import api_tokens, integration_state
 from db.engine import connect
-from orderwatch.cli.codes import fingerprint
 from orderwatch.demo.stopping import Stopping
 from orderwatch.localservers.bundled import HOST, START_TIMEOUT_S, Broker, PartError, Postgres, free_port
 from orderwatch.localservers.child_process import Leashed
+from orderwatch.support.codes import fingerprint
 from streams.config.loader import Config, load
 from streams.errors import ConfigError
 from streams.kafka.producer import apply_topics
@@ -34,7 +34,7 @@ from streams.seal import VARIABLE, Sealer, new_key
 from streams.topics import specs
 
 ROOT = Path(__file__).parents[2]
-SCENARIO = ROOT / "simulator" / "demo.yaml"
+SCENARIO = ROOT / "orderwatch" / "simulator" / "demo.yaml"
 BY = "demo"
 
 _PAUSE_S = 0.05
@@ -165,7 +165,7 @@ class Stage:
 
     def _start_simulator(self, seed: int) -> str:
         """Its first line of output says where it listens."""
-        command = [sys.executable, "-m", "simulator", "--seed", str(seed), "--scenario", str(SCENARIO)]
+        command = [sys.executable, "-m", "orderwatch.simulator", "--seed", str(seed), "--scenario", str(SCENARIO)]
         environ = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
         self._simulator = self._leash(command, "simulator.log", environ)
         log = self.directory / "simulator.log"

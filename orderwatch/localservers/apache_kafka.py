@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from orderwatch.localservers.bundled import HOST, PartError, free_port
 from orderwatch.localservers.child_process import Leashed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 START_TIMEOUT_S = 180.0
 HEAP = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC")

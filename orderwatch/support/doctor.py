@@ -17,8 +17,8 @@ from db import schema
 from db.control import api_tokens, kill_switch, worker_heartbeats
 from db.control.api_tokens import Token
 from db.reads import queries
-from orderwatch.cli.config import loaded_with_checks
 from orderwatch.support.adapters import adapters
+from orderwatch.support.config_check import loaded_with_checks
 from orderwatch.support.session import database, with_parts, with_stored_catalog
 from streams import topics
 from streams.config.loader import Config, IntegrationConfig

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from agents.runtime.watchdog import STALLED
 from db import schema
-from orderwatch.cli.config import loaded_with_checks
 from orderwatch.localservers.bundled import Broker, Postgres, announce, free_port, running, withdraw
+from orderwatch.support.config_check import loaded_with_checks
 from orderwatch.support.session import EMBEDDED, database, wants_parts, with_parts
 from orderwatch.support.terminal import say, warn
 from orderwatch.worker.supervisor import ROOM, become, keep

@@ -124,8 +124,8 @@ def with_catalog(
 ) -> Config:
     """``config`` with integrations, routes and mappings from ``docs``, checked as the file is.
 
-    ``docs`` is unexpanded, as ``db.control.stored_config.read`` gives it. Raises ``ConfigError`` like ``load``, but names the entries
-    instead of counting them: ``integrations[znet-main]``.
+    ``docs`` is unexpanded, as ``db.control.stored_config.read`` gives it. Raises ``ConfigError`` like ``load``, but
+    names the entries instead of counting them: ``integrations[znet-main]``.
     """
     reading = _Reading(environ, [])
     reading.catalogue({name: list(getattr(docs, name)) for name in _CATALOGUE}, _entry_name)

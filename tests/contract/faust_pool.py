@@ -1,4 +1,4 @@
-"""A small Faust worker for test_faust.py: its agent works on many events at a time through ``agents.runtime.ordered_pool``.
+"""A small Faust worker for test_faust.py whose agent handles many events at a time through the ordered pool.
 
 Each event takes its time, a few of them much longer, and so does the first one of each partition: where Faust begins
 a partition it takes the lowest acknowledged offset for the lowest there is. One that is done is a line in ``$DONE``.

@@ -14,7 +14,7 @@ from db.clock import Clock
 from db.control import integration_state
 from db.control.key_rotation import Resealed, reseal
 from db.control.stock import CodeStock
-from orderwatch.cli.codes import fingerprint
+from orderwatch.support.codes import fingerprint
 from streams.errors import EventError
 from streams.seal import VARIABLE, Sealer, new_key
 from tests.contract.command_line import CommandLine

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-import orderwatch.simulator
 from agents.providers.base import Ask, Money, OrderFacts, Placed, Provider, Refusal, Seen, Setup
 from agents.providers.http import HttpClient
 from agents.providers.registry import build
@@ -18,7 +17,7 @@ from orderwatch.simulator.orders import pin_of
 from orderwatch.simulator.scenario import load
 from tests.shops import Shops, open_shops
 
-ROOT = Path(orderwatch.simulator.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CREDENTIALS = {"znet": {"kod": "5320000000", "sifre": "gizli"}, "barakat": {"token": "jeton"}}
 ACCOUNTS = {"znet": "znet-main", "barakat": "barakat-1"}
 CURRENCIES = {"znet": "TRY", "barakat": "USD"}
@@ -139,7 +138,7 @@ async def test_many_at_once_are_all_bought_once(shops: Shops, name: str) -> None
 
 
 def test_the_shipped_configuration_maps_to_what_the_shipped_scenario_sells() -> None:
-    accounts = {account.id: account for account in load(ROOT / "simulator" / "demo.yaml").accounts}
+    accounts = {account.id: account for account in load(ROOT / "orderwatch" / "simulator" / "demo.yaml").accounts}
     document = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
     simulated = [mapping for mapping in document["mappings"] if mapping["integration"] in accounts]
     assert len(simulated) >= len(accounts)

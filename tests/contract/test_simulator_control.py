@@ -155,7 +155,7 @@ async def program(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
     """The simulator as a process, and the line it printed when it was ready; gone afterwards, however the test ends."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "simulator", *arguments, stdout=pipe, stderr=pipe
+        sys.executable, "-m", "orderwatch.simulator", *arguments, stdout=pipe, stderr=pipe
     )
     try:
         assert process.stdout is not None

@@ -112,7 +112,7 @@ def test_a_distribution_is_drawn_from_its_least_to_its_most() -> None:
 def test_a_profile_counts_who_ran_and_who_was_on_the_stack() -> None:
     found = profiling.folded(
         [
-            "thread (0x7f): MainThread;run (/x/agents/pool.py:1);get (/v/python3.11/site-packages/aiohttp/client.py:2) 3",
+            "thread (0x7f): MainThread;run (/x/agents/pool.py:1);get (/v/python3.11/site-packages/aiohttp/c.py:2) 3",
             "thread (0x7e): store_0;write (/v/lib/python3.11/json/encoder.py:5) 1",
             "no count here",
         ]

@@ -47,7 +47,7 @@ SENDS: list[tuple[bool, PlacedAnswer | None]] = [
 
 
 class Life(RuleBasedStateMachine):
-    """The engine's part is the functions of ``agents.domain.transition`` and the conditions of ``agents.handlers.check`` around them."""
+    """The engine is ``agents.domain.transition`` with the conditions of ``agents.handlers.check`` around it."""
 
     @initialize(profile=st.sampled_from(sorted(PROFILES)), quantity=st.integers(1, 3), fail=st.booleans())
     def begin(self, profile: str, quantity: int, fail: bool) -> None:

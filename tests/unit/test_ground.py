@@ -142,7 +142,7 @@ class TestCompose:
         used = {found for line in lines for found in re.findall(r"orderwatch ([a-z]+(?: [a-z]+)?)", line)}
         assert used == {"worker", "dashboard", "db upgrade", "topics apply"}
         assert used <= commands(app)
-        assert SERVICES["simulator"]["command"][:3] == ["python", "-m", "simulator"]
+        assert SERVICES["simulator"]["command"][:3] == ["python", "-m", "orderwatch.simulator"]
 
     def test_its_configuration_is_valid_and_speaks_to_the_other_services(self, tmp_path: Path) -> None:
         config = load_config(written(tmp_path, "config.yaml"), environment("worker-1"))

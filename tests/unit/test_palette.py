@@ -8,7 +8,7 @@ import pytest
 from orderwatch.dashboard.pages import labels
 
 ROOT = Path(__file__).parents[2]
-CSS = (ROOT / "web" / "static" / "orderwatch.css").read_text("utf-8")
+CSS = (ROOT / "orderwatch" / "dashboard" / "static" / "orderwatch.css").read_text("utf-8")
 TONES = ("ok", "info", "wait", "doubt", "bad")
 
 #: (text, ground, least contrast): 4.5 for text, 3 for what is only a line or an area.
@@ -61,15 +61,15 @@ def test_the_dark_theme_is_the_same_by_choice_and_by_the_system() -> None:
 
 
 def test_every_tone_has_an_icon_and_a_word() -> None:
-    sprite = (ROOT / "web" / "templates" / "_icons.html").read_text("utf-8")
+    sprite = (ROOT / "orderwatch" / "dashboard" / "templates" / "_icons.html").read_text("utf-8")
     for word in (*labels.STATES.values(), *labels.ATTEMPTS.values(), *labels.LANES.values()):
         assert word.label and word.tone in TONES
         assert f'id="i-{word.icon}"' in sprite
 
 
 def test_every_icon_that_is_used_is_drawn() -> None:
-    sprite = (ROOT / "web" / "templates" / "_icons.html").read_text("utf-8")
-    text = "".join(path.read_text("utf-8") for path in (ROOT / "web" / "templates").glob("*.html"))
+    sprite = (ROOT / "orderwatch" / "dashboard" / "templates" / "_icons.html").read_text("utf-8")
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "orderwatch" / "dashboard" / "templates").glob("*.html"))
     named = set(re.findall(r'icon\("([\w-]+)"\)', text)) | set(labels.STEP_ICONS.values())
     assert named <= set(re.findall(r'id="i-([\w-]+)"', sprite))
 

@@ -1,6 +1,7 @@
 """What is about the server itself: its health, its metrics, and what the caller's token may do."""
 
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
 
 from db.reads import queries
+from orderwatch.dashboard import metrics
 from orderwatch.dashboard.api.endpoints import read
 from orderwatch.dashboard.auth import PUBLIC, Who
 from orderwatch.dashboard.context import Inside, Parts
@@ -63,7 +65,10 @@ async def _answers(parts: Parts) -> bool:
 
 @read("/metrics", needs="metrics", media_type=MediaType.TEXT, summary="Prometheus metrics of this dashboard")
 async def get_metrics(parts: Inside) -> Response[bytes]:
-    return Response(await parts.measured.text(parts), headers={"content-type": CONTENT_TYPE})
+    return Response(
+        await parts.measured.text(partial(parts.ask, metrics.read, parts.engine, parts.config.checks.sweep_slack)),
+        headers={"content-type": CONTENT_TYPE},
+    )
 
 
 @read("/api/token", summary="What the token of this request may do")

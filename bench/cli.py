@@ -1,16 +1,13 @@
-"""``orderwatch bench``: what an order costs on this machine, on real servers, beside others if wanted."""
+"""``python -m bench``: measures what an order costs on this machine, on real servers, beside peers if wanted."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from orderwatch.support.terminal import AsJson
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the root app."""
-    app.command("bench")(bench)
+from orderwatch.support.terminal import AsJson, warn
+from streams.errors import AppError
 
 
 def bench(
@@ -58,3 +55,13 @@ def bench(
     )
     asked = Request(options, contenders(against), repeats, size, profile)
     raise typer.Exit(run(mode, asked, keep=keep, as_json=as_json, output=output))
+
+
+def main() -> NoReturn:
+    """Run the benchmark named on the command line and exit with its status."""
+    try:
+        typer.run(bench)
+    except AppError as error:
+        warn(str(error))
+        sys.exit(2)
+    sys.exit(0)
