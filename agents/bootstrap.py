@@ -15,7 +15,7 @@ from agents import config_check
 from agents.domain.accounts import account
 from agents.domain.routing import Account, Routing
 from agents.gateway.gateway import Down, Lane
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.maintenance.alerts import alerts_forever
 from agents.maintenance.heartbeat import Heartbeat, release
 from agents.maintenance.kill_switch import Switches
@@ -25,7 +25,7 @@ from agents.providers.base import Setup
 from agents.providers.http import HttpClient
 from agents.runtime import in_flight
 from agents.runtime.guard import Guard, where
-from agents.runtime.watchdog import ANSWER_S, Progress, Sight, Watchdog, patience_s, within
+from agents.runtime.watchdog import ANSWER_S, LivenessProbes, StallDetector, Watchdog, stall_timeout_s, within
 from db.clock import Clock
 from db.control import kill_switch, stored_config
 from db.control.stock import CodeStock
@@ -36,7 +36,7 @@ from db.reads import queries
 from db.views import Views
 from streams import logs, traces
 from streams.config.loader import Config, IntegrationConfig, secrets, with_catalog
-from streams.delay_queue import DelayLine
+from streams.delay_queue import DelayQueue
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
 from streams.kafka.producer import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
@@ -56,17 +56,17 @@ _LINGER_MS = 20
 class Parts:
     """One worker's parts. ``deps`` is what handlers get; ``guard`` runs them."""
 
-    deps: Deps
+    deps: HandlerContext
     views: Views
     guard: Guard
-    delay: DelayLine | None = None
+    delay: DelayQueue | None = None
 
     def __init__(self, config: Config, stop: Any, environ: Mapping[str, str] | None = None) -> None:
         self._file = config
         self._stop = stop
         self._environ = os.environ if environ is None else environ
         logs.hide([*secrets(config), *self._environ.get(VARIABLE, "").replace(",", " ").split()])
-        logs.tell_also(in_flight.described)
+        logs.tell_also(in_flight.log_context)
         self._sealer = Sealer.from_environ(self._environ)
         self._engine = connect(config.database.url.get_secret_value(), config.database.pool_size)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
@@ -86,14 +86,14 @@ class Parts:
         #: The last sign of life of what is due in the tiers, where it is the longest ago.
         self.due_at: Callable[[], float] = lambda: math.inf
 
-    async def connect(self) -> Deps:
+    async def connect(self) -> HandlerContext:
         """Reach broker and database and take over the stored configuration; nothing runs by itself yet."""
         clock = Clock(asyncio.get_running_loop())
         emitter = await Emitter(self._file.kafka, linger_ms=_LINGER_MS).start()
         ledger = Ledger(self._engine, self._executor, clock)
         self.views = Views(self._engine, self._executor)
         self._stock = CodeStock(self._engine, self._executor, clock)
-        self.deps = Deps(
+        self.deps = HandlerContext(
             self._file,
             Routing(self._file, {}),
             {},
@@ -103,7 +103,7 @@ class Parts:
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         dispatch = self._file.dispatch
-        self.guard = Guard(emitter.send, self._stop, dispatch.poison_retries, dispatch.max_parked_share)
+        self.guard = Guard(emitter.send, self._stop, dispatch.poison_retries, dispatch.max_dead_letter_ratio)
         # Before anything is decided: this host's own clock may be wrong by minutes, and a due time would be too.
         await self._when_answering(lambda: clock.observe(queries.database_now(self._engine)))
         await self._when_answering(lambda: stored_config.seed(self._engine, self._file.docs, "config.yaml"))
@@ -131,29 +131,31 @@ class Parts:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))
 
         group = f"{self._file.kafka.topic_prefix}orderwatch-delay"
-        self.delay = DelayLine(self._file.kafka, group, deps.clock.now, died)
+        self.delay = DelayQueue(self._file.kafka, group, deps.clock.now, died)
         self.delay.start()
         self._watchdog = self._watch_progress(self._heart, self.delay, loop)
         _leave_to_the_collector_what_is_new()
 
-    def _watch_progress(self, heart: Heartbeat, delay: DelayLine, loop: asyncio.AbstractEventLoop) -> Watchdog:
+    def _watch_progress(self, heart: Heartbeat, delay: DelayQueue, loop: asyncio.AbstractEventLoop) -> Watchdog:
         kafka, url = self._file.kafka, self._file.database.url.get_secret_value()
         read = [promise.name for promise in PROMISES]
-        sight = Sight(
+        sight = LivenessProbes(
             lags=lambda: group_lag(kafka, f"{kafka.topic_prefix}orderwatch", read),
             database=lambda: within(ANSWER_S, lambda: reach(url)),
             signs=lambda: self.signs(),
             beat_at=lambda: heart.beat_at,
-            delay_line_at=lambda: delay.turned_at,
+            delay_queue_at=lambda: delay.turned_at,
             due_at=lambda: self.due_at(),
             first=lambda topic, partition: first_offset(kafka, topic, partition),
         )
 
         def patience() -> float:
             limits = [item.limits for item in self.deps.config.integrations]
-            return patience_s(self._file.worker.stall_after, [each.connect_timeout + each.timeout for each in limits])
+            return stall_timeout_s(
+                self._file.worker.stall_after, [each.connect_timeout + each.timeout for each in limits]
+            )
 
-        progress = Progress(sight, patience)
+        progress = StallDetector(sight, patience)
 
         def stop(error: Exception) -> None:
             loop.call_soon_threadsafe(lambda: self._keep(asyncio.ensure_future(self._stop(error))))

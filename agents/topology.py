@@ -403,7 +403,7 @@ def _signs() -> dict[tuple[str, int], float] | None:
     found = {}
     for tp in app.consumer.assignment():
         if not tp.topic.endswith("-changelog"):
-            seen = (pool.seen_at((tp.topic, tp.partition)) for pool in tuple(_pools.values()))
+            seen = (pool.heartbeat_at((tp.topic, tp.partition)) for pool in tuple(_pools.values()))
             newest = max((at for at in seen if at is not None), default=0.0)
             found[tp.topic.removeprefix(_prefix), tp.partition] = newest
     return found
@@ -415,7 +415,7 @@ def _due_at() -> float:
     pool, delay = _pools.get("check"), parts.delay
     if pool is None or delay is None:
         return math.inf
-    seen = [pool.seen_at(place) for place in pool.places if place[0].startswith(_prefix + RETRY)]
+    seen = [pool.heartbeat_at(place) for place in pool.places if place[0].startswith(_prefix + RETRY)]
     return min(at for at in (*seen, delay.taken_at if pool.takes else math.inf) if at is not None)
 
 

@@ -26,7 +26,7 @@ from db import schema
 from db.engine import connect
 from orderwatch.localservers.apache_kafka import ROOT, Kafka
 from orderwatch.localservers.bundled import START_TIMEOUT_S, PartError, Postgres
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams.config.loader import Config, load
 from streams.kafka.producer import apply_topics
 from streams.seal import VARIABLE, new_key
@@ -94,7 +94,7 @@ class Scene:
         self.database = stage.postgres.url_of(name)
         self.provider_url = self.control_url = ""
         self._parts = ExitStack()
-        self._processes: dict[str, list[Leashed]] = {}
+        self._processes: dict[str, list[ChildProcess]] = {}
 
     def __enter__(self) -> Self:
         self.directory.mkdir()
@@ -123,9 +123,13 @@ class Scene:
         schema.upgrade(self.engine)
         apply_topics(self.config.kafka, specs(self.config))
 
-    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], *, grace_s: float = 30.0) -> Leashed:
+    def start(
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], *, grace_s: float = 30.0
+    ) -> ChildProcess:
         """A process of this run, measured under ``name``; its output goes to the run's ``name``.log."""
-        process = Leashed(command, log=self.directory / f"{name}.log", cwd=self.directory, env=environ, grace_s=grace_s)
+        process = ChildProcess(
+            command, log=self.directory / f"{name}.log", cwd=self.directory, env=environ, grace_s=grace_s
+        )
         self._parts.callback(_end, process)
         self._processes.setdefault(name, []).append(process)
         return process
@@ -189,7 +193,7 @@ class Scene:
             connection.execute(sa.text(statement))
 
 
-def _end(process: Leashed) -> None:
+def _end(process: ChildProcess) -> None:
     """Stop a process, and kill what it started and left behind: a worker whose broker is gone may hang on."""
     below: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):

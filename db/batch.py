@@ -40,8 +40,8 @@ class Batcher(Generic[I, O]):
         self._executor = executor
         self._limit = limit
         self._gather_s = gather_s
-        self._sizes = metrics.spread("orderwatch_batch_size", name)
-        self._seconds = metrics.spread("orderwatch_store_seconds", name)
+        self._sizes = metrics.histogram("orderwatch_batch_size", name)
+        self._seconds = metrics.histogram("orderwatch_store_seconds", name)
         self._waiting: deque[tuple[I, asyncio.Future[O]]] = deque()
         self._runner: asyncio.Task[None] | None = None
 

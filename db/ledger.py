@@ -17,7 +17,7 @@ from db.batch import Batcher
 from db.clock import Clock
 from db.control import commands
 from db.engine import answering
-from db.rows import Answer, Attempt, Change, Commanded, Key, Order, OrderState, Replay, parameters
+from db.rows import Answer, Attempt, Change, CommandRecord, Key, Order, OrderState, Replay, parameters
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ select tenant_id, order_id from ledger_orders
 where finished_at is null and external_status <> 'expired' and deadline_at < now()
 and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
 
-_UNTOLD = """
+_UNPUBLISHED = """
 select l.tenant_id, l.order_id from ledger_orders l join orders o using (tenant_id, order_id)
 where (l.version > o.version and l.last_event_at < now() - make_interval(secs => :slack)
        or l.raised <> '[]' and exists (
@@ -232,7 +232,7 @@ class Ledger:
         """
         return await (self._apply(change) if change.answer is None else self._answer(change))
 
-    async def receive(self, command: Commanded) -> Commanded:
+    async def receive(self, command: CommandRecord) -> CommandRecord:
         """Write a command down unless its id is known; the command as it stands, which may be another one's.
 
         Whoever decides reads the order first and this afterwards: then a command that somebody else decided in between
@@ -244,15 +244,15 @@ class Ledger:
         """Answer a command about an order that there is not; a decided one keeps its answer."""
         await self._in_thread(partial(commands.answer, self._engine, answer))
 
-    async def acknowledge(self, command: Commanded, ids: Sequence[str]) -> None:
+    async def acknowledge(self, command: CommandRecord, ids: Sequence[str]) -> None:
         """Mark attentions as seen, and answer the received command that asked for it."""
         await self._in_thread(partial(commands.acknowledge, self._engine, command, ids))
 
-    async def letters(self, command: Commanded, ids: Sequence[int]) -> list[dict[str, Any]]:
+    async def letters(self, command: CommandRecord, ids: Sequence[int]) -> list[dict[str, Any]]:
         """The dead letters that a command means and that were not sent again yet."""
         return await self._in_thread(partial(commands.letters, self._engine, command, ids))
 
-    async def replayed(self, command: Commanded, sent: Sequence[Replay], said: str) -> None:
+    async def replayed(self, command: CommandRecord, sent: Sequence[Replay], said: str) -> None:
         """Remember that the broker has these dead letters again, and answer the command that asked for it."""
         await self._in_thread(partial(commands.replayed, self._engine, command, sent, said))
 
@@ -284,10 +284,10 @@ class Ledger:
         """Open orders whose deadline has passed and that were not yet given up asking about."""
         return [(row[0], row[1]) for row in await self._query(_EXPIRING, tenant=after[0], order=after[1], page=page)]
 
-    async def untold(self, after: Key, slack_s: float, page: int) -> list[Key]:
+    async def unpublished(self, after: Key, slack_s: float, page: int) -> list[Key]:
         """Orders of which something has not reached the views for more than ``slack_s``: the last status change, or an
         attention that still matters."""
-        rows = await self._query(_UNTOLD, slack=slack_s, tenant=after[0], order=after[1], page=page)
+        rows = await self._query(_UNPUBLISHED, slack=slack_s, tenant=after[0], order=after[1], page=page)
         return [(row[0], row[1]) for row in rows]
 
     async def waiting(self, after: Key, codes: Sequence[str], page: int) -> list[Due]:

@@ -127,7 +127,7 @@ class Step(msgspec.Struct, kw_only=True):
     details: dict[str, Any] = {}
 
 
-class Commanded(msgspec.Struct, kw_only=True):
+class CommandRecord(msgspec.Struct, kw_only=True):
     """What a person asked for, and what became of it; columns of ``commands``. ``done`` is None until decided.
 
     ``tenant_id`` is empty and ``order_id`` None where no single one is meant; ``moved`` are the ids of attentions or

@@ -22,7 +22,7 @@ from streams.events import Created, StatusChanged
 from streams.kafka.producer import (
     DELIVERY_TIMEOUT_S,
     Outgoing,
-    Pump,
+    ProducerThread,
     consumer_settings,
     message,
     not_written,
@@ -54,7 +54,7 @@ class OrderProducer:
     ) -> None:
         """``source`` becomes ``ce_source``; ``timeout_s`` is how long the broker may take to acknowledge an order."""
         self._source = source
-        self._pump = Pump(_config(kafka), delivery_timeout_s=timeout_s)
+        self._pump = ProducerThread(_config(kafka), delivery_timeout_s=timeout_s)
 
     def place(self, created: Created) -> None:
         """Return when the broker has the order.
@@ -259,7 +259,7 @@ class StatusChanges:
             self._store(record)
 
     def run(self, handler: Callable[[Change], None]) -> None:
-        """Hand every change to ``handler`` until ``stop``, then close. A change whose handler raised comes again."""
+        """Call ``handler`` with every change until ``stop``, then close. A change whose handler raised comes again."""
         with self:
             for change in self:
                 if traces.tracer is None:

@@ -91,7 +91,7 @@ class _Written(msgspec.Struct):
     due_at: datetime
 
 
-class DelayLine:
+class DelayQueue:
     """One consumer thread per worker; ``async for`` takes what is due, the oldest first.
 
     Offsets are those of ``group``, of which nobody is a member: who has a partition the workers' own group decides.

@@ -100,7 +100,7 @@ def _gauge(
     return Declared(name, "gauge", unit, labels, meaning, worry, source)
 
 
-def _spread(
+def _histogram(
     name: Name, unit: str, labels: tuple[Label, ...], meaning: str, worry: str, bounds: tuple[float, ...]
 ) -> Declared:
     return Declared(name, "histogram", unit, labels, meaning, worry, "worker", bounds)
@@ -128,7 +128,7 @@ DECLARED: tuple[Declared, ...] = (
         "Tries that ended in an unexpected error; the event is tried again, then parked.",
         "Any: it is a defect or damaged data. The log names the place.",
     ),
-    _spread(
+    _histogram(
         "orderwatch_handler_seconds",
         "seconds",
         ("agent",),
@@ -148,9 +148,9 @@ DECLARED: tuple[Declared, ...] = (
         "events",
         ("agent", "outcome"),
         "Events set aside. outcome: the reason, such as malformed or handler_failed.",
-        "Any; above dispatch.max_parked_share of the events the worker stops by itself.",
+        "Any; above dispatch.max_dead_letter_ratio of the events the worker stops by itself.",
     ),
-    _spread(
+    _histogram(
         "orderwatch_check_lateness_seconds",
         "seconds",
         (),
@@ -172,7 +172,7 @@ DECLARED: tuple[Declared, ...] = (
         "Answers of providers, one per order asked about. kind: place, check, look_up. outcome: what it taught.",
         "The share of ambiguous, not_sent or query_error is above a few percent.",
     ),
-    _spread(
+    _histogram(
         "orderwatch_provider_call_seconds",
         "seconds",
         ("integration", "kind"),
@@ -211,7 +211,7 @@ DECLARED: tuple[Declared, ...] = (
         "Orders and questions that wait for the lane.",
         "Never empty while orderwatch_put_off_total grows.",
     ),
-    _spread(
+    _histogram(
         "orderwatch_batch_size",
         "items",
         ("kind",),
@@ -219,7 +219,7 @@ DECLARED: tuple[Declared, ...] = (
         "Always 1 under load: nothing is shared, and the database is the bottleneck.",
         _SIZES,
     ),
-    _spread(
+    _histogram(
         "orderwatch_store_seconds",
         "seconds",
         ("kind",),
@@ -234,7 +234,7 @@ DECLARED: tuple[Declared, ...] = (
         "Events that the broker acknowledged.",
         "Stands still while orders come.",
     ),
-    _spread(
+    _histogram(
         "orderwatch_write_seconds",
         "seconds",
         (),
@@ -253,7 +253,7 @@ DECLARED: tuple[Declared, ...] = (
         "orderwatch_swept_total",
         "orders",
         ("kind",),
-        "What the sweep found and repaired. kind: overdue, waiting, untold, long_pending, expired.",
+        "What the sweep found and repaired. kind: overdue, waiting, unpublished, long_pending, expired.",
         "Overdue grows in every pass: checks get lost or are late.",
     ),
     _gauge(
@@ -442,8 +442,8 @@ class Counter:
         self.total += by
 
 
-class Spread:
-    """How a number is spread: a histogram."""
+class Histogram:
+    """How a number is histogram: a histogram."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -463,7 +463,7 @@ class Metrics(Collector):
     def __init__(self, source: Source = "worker") -> None:
         self._source = source
         self._counters: dict[Name, dict[tuple[str, ...], Counter]] = {}
-        self._spreads: dict[Name, dict[tuple[str, ...], Spread]] = {}
+        self._spreads: dict[Name, dict[tuple[str, ...], Histogram]] = {}
         self._gauges: dict[Name, dict[tuple[str, ...], float]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -477,12 +477,12 @@ class Metrics(Collector):
             found = children.setdefault(self._bounded(labels, children), Counter())
         return found
 
-    def spread(self, name: Name, *labels: str) -> Spread:
+    def histogram(self, name: Name, *labels: str) -> Histogram:
         """As ``counter``, for a histogram."""
         children = self._spreads.setdefault(name, {})
         found = children.get(labels)
         if found is None:
-            found = children.setdefault(self._bounded(labels, children), Spread(BY_NAME[name].bounds))
+            found = children.setdefault(self._bounded(labels, children), Histogram(BY_NAME[name].bounds))
         return found
 
     def gauges(self, name: Name, values: Mapping[tuple[str, ...], float]) -> None:
@@ -523,14 +523,14 @@ class Metrics(Collector):
                 shown.add_metric(labels, value)
             return shown
         spread_out = HistogramMetricFamily(name, help_, labels=declared.labels)
-        for labels, spread in tuple(self._spreads.get(name, {}).items()):
-            spread_out.add_metric(labels, _cumulated(spread), spread.sum)
+        for labels, histogram in tuple(self._spreads.get(name, {}).items()):
+            spread_out.add_metric(labels, _cumulated(histogram), histogram.sum)
         return spread_out
 
 
-def _cumulated(spread: Spread) -> list[tuple[str, float]]:
+def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
     total, buckets = 0, []
-    for bound, count in zip((*spread.bounds, float("inf")), spread.counts, strict=True):
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         total += count
         buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(total)))
     return buckets
@@ -539,7 +539,7 @@ def _cumulated(spread: Spread) -> list[tuple[str, float]]:
 #: The numbers of this worker process.
 WORKER = Metrics()
 
-counter, spread, gauges, gauge = WORKER.counter, WORKER.spread, WORKER.gauges, WORKER.gauge
+counter, histogram, gauges, gauge = WORKER.counter, WORKER.histogram, WORKER.gauges, WORKER.gauge
 
 
 _HEAD = """# Metrics

@@ -19,7 +19,7 @@ import yaml
 from confluent_kafka import Consumer, TopicPartition
 
 from orderwatch.localservers.bundled import free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from orderwatch.reconcile import Books, Bought, Verdict, compare, from_ledger
 from streams.clients import OrderProducer
 from streams.config.loader import Config, load
@@ -58,7 +58,7 @@ class System:
         self.prefix = f"t{uuid4().hex[:8]}."
         self.sent: set[tuple[str, str]] = set()
         self.units: dict[tuple[str, str], int] = {}
-        self.workers: list[Leashed] = []
+        self.workers: list[ChildProcess] = []
         self.pin_keys = new_key()
 
     def __enter__(self) -> Self:
@@ -118,7 +118,7 @@ class System:
         with self._simulator.stdout as output:
             self.simulator = json.loads(output.readline())
 
-    def start_worker(self, *, cwd: Path = ROOT, **environ: str) -> Leashed:
+    def start_worker(self, *, cwd: Path = ROOT, **environ: str) -> ChildProcess:
         """One more worker process; started with `python -m faust` in ``cwd``, as an operator would."""
         number = len(self.workers)
         env = {
@@ -130,7 +130,7 @@ class System:
             **self.environ,
             **environ,
         }
-        worker = Leashed(
+        worker = ChildProcess(
             [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
             log=self.directory / f"worker-{number}.log",
             cwd=cwd,
@@ -140,7 +140,7 @@ class System:
         self.workers.append(worker)
         return worker
 
-    def stop_worker(self, worker: Leashed, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40) -> None:
+    def stop_worker(self, worker: ChildProcess, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40) -> None:
         """Send the signal and wait until the process is gone."""
         worker.send(number)
         give_up_at = time.monotonic() + timeout_s

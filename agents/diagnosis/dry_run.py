@@ -10,7 +10,7 @@ from agents.domain.accounts import account
 from agents.domain.routing import Routing, Waiting
 from agents.providers import registry
 from agents.providers.base import OrderFacts, Provider, Setup
-from agents.providers.http import Rehearsed
+from agents.providers.http import DryRunHttp
 from db.rows import Attempt
 from streams.config.loader import Config, IntegrationConfig
 from streams.errors import StoreUnavailable
@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRun:
     """``integration`` is where it would be sent; None when the order would wait, with ``code`` and why."""
 
     says: str
@@ -47,7 +47,7 @@ def dry_routing(config: Config) -> Routing:
     return Routing(config, {item.id: account(config, item, _dry(item)[0], tiers) for item in config.integrations})
 
 
-async def rehearse(config: Config, facts: OrderFacts) -> Rehearsal:
+async def dry_run_order(config: Config, facts: OrderFacts) -> DryRun:
     """What would happen to this order now. Nothing is sent, stored or taken from a stock."""
     routing = dry_routing(config)
     steps = [_route(config, facts)]
@@ -57,10 +57,10 @@ async def rehearse(config: Config, facts: OrderFacts) -> Rehearsal:
             steps += await _at(config, routing, name, facts)
     found = routing.first(facts)
     if isinstance(found, Waiting):
-        return Rehearsal(f"the order would wait: {found.message}", None, found.code.value, tuple(steps))
+        return DryRun(f"the order would wait: {found.message}", None, found.code.value, tuple(steps))
     name = found[0].integration_id
     times = "" if len(found) == 1 else f", one request for each of {len(found)} units"
-    return Rehearsal(f"the order would be sent to {name}{times}", name, None, tuple(steps))
+    return DryRun(f"the order would be sent to {name}{times}", name, None, tuple(steps))
 
 
 def _route(config: Config, facts: OrderFacts) -> Step:
@@ -137,8 +137,8 @@ class _Stock:
         return 0
 
 
-def _dry(item: IntegrationConfig) -> tuple[Provider, Rehearsed, _Stock]:
-    http, stock = Rehearsed(item.base_url or "http://127.0.0.1"), _Stock()
+def _dry(item: IntegrationConfig) -> tuple[Provider, DryRunHttp, _Stock]:
+    http, stock = DryRunHttp(item.base_url or "http://127.0.0.1"), _Stock()
     adapter = registry.build(
         item.provider,
         Setup(

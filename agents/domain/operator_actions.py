@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agents.domain.routing import Routing, Waiting, facts_of
-from agents.domain.transition import Draft, again, find_out, last_sent_at, line_failed
+from agents.domain.transition import OrderTransition, last_sent_at, line_failed, retry_line, schedule_look_up
 from db.rows import Answer, Attempt, Change, OrderState, Step
 from streams.events import Command
 from streams.order import (
@@ -141,13 +141,13 @@ def _resolve(state: OrderState, command: Command, routing: Routing, now: datetim
     draft = _draft(state, command, routing, now, "resolved", outcome=outcome, evidence=command.evidence)
     if number == 0:
         _resolve_order(draft, outcome)
-        draft.say(ExternalStatus(outcome), StatusReason.OPERATOR, command.reason)
+        draft.set_status(ExternalStatus(outcome), StatusReason.OPERATOR, command.reason)
     else:
         _resolve_attempt(draft, number, outcome, command)
     return _ended(draft, command, number or None)
 
 
-def _resolve_attempt(draft: Draft, number: int, outcome: str, command: Command) -> None:
+def _resolve_attempt(draft: OrderTransition, number: int, outcome: str, command: Command) -> None:
     row, to = draft.attempts.get(number), S(outcome)
     if row is None:
         raise Refused(f"the order has no attempt {number}")
@@ -164,12 +164,12 @@ def _resolve_attempt(draft: Draft, number: int, outcome: str, command: Command) 
     if to is S.ACCEPTED and account is not None:
         draft.schedule(number, account.schedule.first_after_s)
     elif to is S.NOT_SENT and account is not None:
-        again(draft, row, account.schedule, command.reason)
+        retry_line(draft, row, account.schedule, command.reason)
     else:
         line_failed(draft, row)
 
 
-def _resolve_order(draft: Draft, outcome: str) -> None:
+def _resolve_order(draft: OrderTransition, outcome: str) -> None:
     if outcome not in (ExternalStatus.COMPLETED, ExternalStatus.FAILED):
         raise Refused(f"an order can be resolved as completed or failed, not as {outcome}")
     if draft.order.external_status in TERMINAL:
@@ -226,7 +226,7 @@ def _cancel(state: OrderState, command: Command, routing: Routing, now: datetime
         _refuse_doubt(draft, row)
         if row.state is S.INTENT:
             draft.move(row.attempt, S.NOT_SENT, message="cancelled by a person before it was sent")
-    draft.say(ExternalStatus.FAILED, StatusReason.OPERATOR, command.reason)
+    draft.set_status(ExternalStatus.FAILED, StatusReason.OPERATOR, command.reason)
     return _ended(draft, command, None)
 
 
@@ -242,8 +242,10 @@ _ACTS: dict[CommandAction, Callable[[OrderState, Command, Routing, datetime], _D
 # -- what they share ------------------------------------------------------------------------------------------------
 
 
-def _draft(state: OrderState, command: Command, routing: Routing, now: datetime, step: str, **details: object) -> Draft:
-    draft = Draft(state, routing, now, _actor(command))
+def _draft(
+    state: OrderState, command: Command, routing: Routing, now: datetime, step: str, **details: object
+) -> OrderTransition:
+    draft = OrderTransition(state, routing, now, _actor(command))
     draft.step(step, command.attempt or None, **details, **_told(command))
     return draft
 
@@ -256,7 +258,7 @@ def _told(command: Command) -> dict[str, str]:
     return {"by": command.by, "reason": command.reason, "command": command.command_id}
 
 
-def _ended(draft: Draft, command: Command, number: int | None) -> _Done:
+def _ended(draft: OrderTransition, command: Command, number: int | None) -> _Done:
     change = draft.change(StatusReason.OPERATOR, command.reason, number)
     started = [row for row in change.attempts if row.state is S.INTENT]
     said = f"order {draft.order.order_id} of {draft.order.tenant_id} is now {draft.order.external_status}"
@@ -265,7 +267,7 @@ def _ended(draft: Draft, command: Command, number: int | None) -> _Done:
     return _Done(said, change)
 
 
-def _lines(draft: Draft, command: Command, what: str, unfit: Callable[[Attempt], bool]) -> list[Attempt]:
+def _lines(draft: OrderTransition, command: Command, what: str, unfit: Callable[[Attempt], bool]) -> list[Attempt]:
     """The newest attempts of the lines that may go on; raises with the first reason when there is none."""
     _still_open(draft, what)
     newest = draft.newest()
@@ -283,7 +285,7 @@ def _lines(draft: Draft, command: Command, what: str, unfit: Callable[[Attempt],
     return fit
 
 
-def _still_open(draft: Draft, what: str) -> None:
+def _still_open(draft: OrderTransition, what: str) -> None:
     """After the end only the shop starts again: the buyer has the goods, or the money back."""
     if draft.order.external_status is ExternalStatus.COMPLETED:
         raise Refused("the order is completed")
@@ -291,7 +293,7 @@ def _still_open(draft: Draft, what: str) -> None:
         raise Refused(f"the order is failed and the buyer's money goes back: to {what}, the shop sends a new order")
 
 
-def _refuse_doubt(draft: Draft, row: Attempt) -> None:
+def _refuse_doubt(draft: OrderTransition, row: Attempt) -> None:
     """A proof against which something was said since is none."""
     for number in (r.attempt for r in draft.attempts.values() if r.line == row.line):
         if any(
@@ -315,13 +317,13 @@ def _words(row: Attempt) -> str:
     }.get(row.state, f"{where} is {row.state}")
 
 
-def _start(draft: Draft, found: list[Attempt] | Waiting) -> None:
+def _start(draft: OrderTransition, found: list[Attempt] | Waiting) -> None:
     if isinstance(found, Waiting):
         raise Refused(found.message)
     draft.add(found)
 
 
-def _reopen(draft: Draft) -> None:
+def _reopen(draft: OrderTransition) -> None:
     """An order whose time is over gets a new deadline, and what was left open is asked about again."""
     order = draft.order
     if order.external_status is not ExternalStatus.EXPIRED and draft.now < order.deadline_at:
@@ -331,12 +333,12 @@ def _reopen(draft: Draft) -> None:
     draft.step("reopened", deadline_at=order.deadline_at.isoformat())
     for row in _unasked(draft):
         if row.state is S.UNKNOWN:
-            find_out(draft, row.attempt, 0.0)
+            schedule_look_up(draft, row.attempt, 0.0)
         else:
             draft.schedule(row.attempt, 0.0)
 
 
-def _unasked(draft: Draft) -> Iterator[Attempt]:
+def _unasked(draft: OrderTransition) -> Iterator[Attempt]:
     for row in list(draft.attempts.values()):
         if row.state in (S.UNKNOWN, S.ACCEPTED) and row.next_check_at is None:
             yield row

@@ -27,7 +27,7 @@ def after(state: OrderState, change: Change) -> OrderState:
     return OrderState(change.order, [*kept, *(changed[number] for number in sorted(changed))])
 
 
-def news(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> list[Outgoing]:
+def events_between(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> list[Outgoing]:
     """What became true between two states. Attempts that the caller sends itself need no wake-up."""
     known = {row.attempt: row for row in before.attempts}
     told: list[Outgoing] = []
@@ -49,7 +49,7 @@ def news(before: OrderState, now: OrderState, tier_of: TierOf, at: datetime) -> 
     return told
 
 
-def everything(state: OrderState, tier_of: TierOf, at: datetime, line: int | None = None) -> list[Outgoing]:
+def all_events(state: OrderState, tier_of: TierOf, at: datetime, line: int | None = None) -> list[Outgoing]:
     """All that must have been said about this order, once more: for a redelivered event.
 
     With ``line`` only the checks of that line (0: none), so that the repeat of one check wakes one line at most.

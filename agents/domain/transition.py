@@ -47,7 +47,7 @@ def nothing_bought(row: Attempt) -> bool:
     return row.state is S.NOT_SENT or (row.state is S.REJECTED and row.refusal == Refusal.ACCESS)
 
 
-class Draft:
+class OrderTransition:
     """A change in the making: copies of the rows it touches, and the order's status derived from them at the end."""
 
     def __init__(self, state: OrderState, routing: Routing, now: datetime, actor: str) -> None:
@@ -80,7 +80,7 @@ class Draft:
             # A new number: a check that was under way, or comes again, finds out that it is stale.
             fields = {"settled_at": self.now, "next_check_at": None, "check_number": row.check_number + 1, **fields}
         if to is S.COMPLETED and self.order.external_status is ExternalStatus.FAILED:
-            self.tell(
+            self.raise_attention(
                 AttentionCode.REVERSAL,
                 f"attempt {number} at {row.integration_id} was delivered after the order had failed",
                 discriminator=f"{number}:delivered",
@@ -109,19 +109,19 @@ class Draft:
         if self.now + timedelta(seconds=schedule.watch_every_s) <= until:
             self.schedule(number, schedule.watch_every_s)
 
-    def tell(self, code: AttentionCode, message: str, discriminator: str = "") -> None:
+    def raise_attention(self, code: AttentionCode, message: str, discriminator: str = "") -> None:
         """Raise an attention, once per code and discriminator."""
         if any(r.code == code and r.discriminator == discriminator for r in self.order.raised):
             return
         self.order.raised.append(Raised(code=code, message=message, since=self.now, discriminator=discriminator))
         self.step("attention", None, code=code.value, message=message)
 
-    def wait(self, waiting: Waiting) -> None:
+    def block(self, waiting: Waiting) -> None:
         """No attempt is live and none can start: the order waits with this code."""
         if self.order.waiting != waiting.code:
             self.order.waiting_since = self.now
         self.order.waiting = waiting.code.value
-        self.tell(waiting.code, waiting.message, discriminator=str(self.order.attempts))
+        self.raise_attention(waiting.code, waiting.message, discriminator=str(self.order.attempts))
 
     def add(self, attempts: Iterable[Attempt], delay_s: float = 0.0) -> None:
         """Start further attempts, at once or after ``delay_s``."""
@@ -156,7 +156,7 @@ class Draft:
         external = self._external()
         before = self.order.external_status
         if external is not before:
-            self.say(external, reason, message, attempt)
+            self.set_status(external, reason, message, attempt)
         if closed(self.order):
             for row in list(self.attempts.values()):  # past the deadline only people ask
                 if row.live and row.state is not S.SENDING and row.next_check_at is not None and not self._watched(row):
@@ -174,7 +174,9 @@ class Draft:
             self.set(row.attempt, watch_until=until)
         return row.next_check_at is not None and row.next_check_at <= until
 
-    def say(self, external: ExternalStatus, reason: StatusReason, message: str, number: int | None = None) -> None:
+    def set_status(
+        self, external: ExternalStatus, reason: StatusReason, message: str, number: int | None = None
+    ) -> None:
         """Move the order to another delivery status and keep the event that tells it."""
         order = self.order
         before = order.external_status
@@ -253,14 +255,14 @@ class Lease(NamedTuple):
     for_s: float
 
 
-def opened(
+def open_order(
     order: Order, routing: Routing, found: list[Attempt] | Waiting, now: datetime, lease: Lease | None = None
 ) -> Change:
     """A new order: written down together with its first attempts, or with the reason why it waits.
 
     With ``lease`` the first attempt is ``sending`` from the start: its request may leave after this commit.
     """
-    draft = Draft(OrderState(order, []), routing, now, "dispatch")
+    draft = OrderTransition(OrderState(order, []), routing, now, "dispatch")
     draft.step(
         "accepted",
         package=order.request["package_id"],
@@ -273,33 +275,33 @@ def opened(
     return _leased(draft, found[0].attempt, lease)
 
 
-def rerouted(state: OrderState, routing: Routing, found: list[Attempt] | Waiting, now: datetime) -> Change:
+def reroute(state: OrderState, routing: Routing, found: list[Attempt] | Waiting, now: datetime) -> Change:
     """An order that waited for its route, asked again."""
-    draft = Draft(state, routing, now, "dispatch")
+    draft = OrderTransition(state, routing, now, "dispatch")
     _route(draft, found)
     return draft.change(StatusReason.ROUTING)
 
 
-def _route(draft: Draft, found: list[Attempt] | Waiting) -> None:
+def _route(draft: OrderTransition, found: list[Attempt] | Waiting) -> None:
     if isinstance(found, Waiting):
         draft.step("not_routed", code=found.code.value, message=found.message)
-        draft.wait(found)
+        draft.block(found)
         return
     draft.step("routed", integration=found[0].integration_id, lines=len(found))
     draft.add(found)
 
 
-def sending(state: OrderState, number: int, routing: Routing, now: datetime, lease: Lease) -> Change | None:
+def start_sending(state: OrderState, number: int, routing: Routing, now: datetime, lease: Lease) -> Change | None:
     """Take the lease: after this commit, and only then, the request may leave. None when it must not."""
     row = state.attempt(number)
     if row is None or closed(state.order):
         return None
     if row.state is not S.INTENT and not (row.state is S.UNKNOWN and may_repeat(routing, row, now)):
         return None
-    return _leased(Draft(state, routing, now, "dispatch"), number, lease)
+    return _leased(OrderTransition(state, routing, now, "dispatch"), number, lease)
 
 
-def _leased(draft: Draft, number: int, lease: Lease) -> Change:
+def _leased(draft: OrderTransition, number: int, lease: Lease) -> Change:
     row = draft[number]
     evidence = {key: value for key, value in row.evidence.items() if key not in ("repeat", "repeated", "lane", "turn")}
     if row.state is S.UNKNOWN:
@@ -328,7 +330,7 @@ def _leased(draft: Draft, number: int, lease: Lease) -> Change:
     return draft.change(StatusReason.ROUTING, lease=(number, lease.for_s))
 
 
-def busy(
+def defer(
     state: OrderState,
     number: int,
     routing: Routing,
@@ -345,18 +347,18 @@ def busy(
     row = state.attempt(number)
     if row is None or row.state is S.SENDING:
         return None  # a lease has its own end
-    draft = Draft(state, routing, now, "dispatch")
+    draft = OrderTransition(state, routing, now, "dispatch")
     evidence = {**row.evidence, "lane": why} | ({"turn": turn.isoformat()} if turn is not None else {})
     draft.set(number, next_check_at=now + timedelta(seconds=delay_s), evidence=evidence)
     if code is not None:
-        draft.tell(code, why, discriminator=f"{number}:{row.integration_id}")
+        draft.raise_attention(code, why, discriminator=f"{number}:{row.integration_id}")
     return draft.change(StatusReason.ROUTING)
 
 
 # -- after the send -------------------------------------------------------------------------------------------------
 
 
-def placed(
+def on_placement_answer(
     state: OrderState,
     number: int,
     token: str,
@@ -370,7 +372,7 @@ def placed(
     assert row is not None
     if row.state is not S.SENDING or row.lease_token != token:
         return _late(state, row, answer, routing, schedule, now)
-    draft = Draft(state, routing, now, "dispatch")
+    draft = OrderTransition(state, routing, now, "dispatch")
     draft.step(
         "answered",
         number,
@@ -389,7 +391,7 @@ def placed(
         case Placed.REJECTED | Placed.NOT_SENT | Placed.RETRY_LATER if row.evidence.get("unproven"):
             # This request bought nothing; the one before it, whose outcome is unknown, still may have.
             draft.move(number, S.UNKNOWN, **fields)
-            find_out(draft, number, schedule.retry_after_s(answer.retry_after_s, again_s))
+            schedule_look_up(draft, number, schedule.retry_after_s(answer.retry_after_s, again_s))
         case Placed.ACCEPTED:
             draft.move(number, S.ACCEPTED, **fields)
             draft.schedule(number, schedule.first_after_s)
@@ -406,13 +408,13 @@ def placed(
             return draft.change(StatusReason.REFUSED, answer.message, number)
         case Placed.NOT_SENT | Placed.RETRY_LATER if answer.kind is Placed.NOT_SENT or closed(draft.order):
             draft.move(number, S.NOT_SENT, **fields)
-            again(draft, row, schedule, answer.message)
+            retry_line(draft, row, schedule, answer.message)
         case Placed.RETRY_LATER:
             draft.move(number, S.INTENT, **fields)
             draft.schedule(number, schedule.retry_after_s(answer.retry_after_s, schedule.requeue_s))
         case Placed.DUPLICATE | Placed.AMBIGUOUS:
             draft.move(number, S.UNKNOWN, **fields)
-            find_out(draft, number, again_s)
+            schedule_look_up(draft, number, again_s)
     return draft.change(StatusReason.PROVIDER, answer.message, number)
 
 
@@ -425,7 +427,7 @@ def _late(
     told = row.evidence.get("late", {}).get("kind") == answer.kind.value
     if told or (row.state in PLACED and bought):
         return None
-    draft = Draft(state, routing, now, "dispatch")
+    draft = OrderTransition(state, routing, now, "dispatch")
     draft.set(row.attempt, evidence={**row.evidence, "late": late})
     draft.step("late_answer", row.attempt, outcome=answer.kind.value, message=answer.message, raw=answer.raw)
     if bought and row.state is S.UNKNOWN:
@@ -440,30 +442,30 @@ def _late(
     return draft.change(StatusReason.PROVIDER, answer.message, row.attempt)
 
 
-def lease_over(
+def on_lease_expired(
     state: OrderState, number: int, routing: Routing, schedule: Schedule, now: datetime, actor: str
 ) -> Change | None:
     """A sender that never came back: its attempt may or may not have been bought. The database checks the lease."""
     row = state.attempt(number)
     if row is None or row.state is not S.SENDING:
         return None
-    draft = Draft(state, routing, now, actor)
+    draft = OrderTransition(state, routing, now, actor)
     draft.move(number, S.UNKNOWN, evidence={**row.evidence, "lease_over": now.isoformat()})
     draft.step("lease_over", number, lease_until=row.lease_until and row.lease_until.isoformat())
-    find_out(draft, number, schedule.requeue_s)
+    schedule_look_up(draft, number, schedule.requeue_s)
     return draft.change(StatusReason.PROVIDER, "", number, only_expired=number)
 
 
-def stranded(state: OrderState, row: Attempt, routing: Routing, now: datetime) -> Change | None:
+def on_missing_integration(state: OrderState, row: Attempt, routing: Routing, now: datetime) -> Change | None:
     """An unknown outcome that can no longer be found out, because the time for a repeat is over: tell a person."""
     if state.attempt(row.attempt) != row:
         return None
-    draft = Draft(state, routing, now, "check")
-    find_out(draft, row.attempt, 0.0)
+    draft = OrderTransition(state, routing, now, "check")
+    schedule_look_up(draft, row.attempt, 0.0)
     return draft.change(StatusReason.PROVIDER)
 
 
-def seen(
+def on_status_answer(
     state: OrderState,
     number: int,
     answer: StatusAnswer,
@@ -476,7 +478,7 @@ def seen(
     row = state.attempt(number)
     if row is None or row.state in (S.INTENT, S.SENDING):
         return None
-    draft = Draft(state, routing, now, actor)
+    draft = OrderTransition(state, routing, now, actor)
     draft.set(number, checks=row.checks + 1, evidence=_evidence(row, answer, now))
     if answer.kind is not Seen.PENDING or not row.evidence.get("processing"):
         draft.step(
@@ -489,7 +491,7 @@ def seen(
             raw=answer.raw,
         )
     if answer.kind is Seen.UNRECOGNISED:
-        draft.tell(
+        draft.raise_attention(
             AttentionCode.UNRECOGNISED_ANSWER,
             f"attempt {number}: the provider's word is not known",
             discriminator=str(number),
@@ -503,7 +505,7 @@ def seen(
     return draft.change(StatusReason.PROVIDER, answer.message, number)
 
 
-def _seen_accepted(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
+def _seen_accepted(draft: OrderTransition, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
     if answer.kind is Seen.SUCCEEDED:
         _delivered(draft, row.attempt, _facts(row, answer), answer.pins, schedule)
     elif answer.kind is Seen.FAILED:
@@ -516,7 +518,7 @@ def _seen_accepted(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: S
         draft.schedule(row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks)))
 
 
-def _seen_unknown(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
+def _seen_unknown(draft: OrderTransition, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
     match answer.kind:
         case Seen.PENDING:
             draft.move(row.attempt, S.ACCEPTED, **_facts(row, answer), evidence={**row.evidence, "processing": True})
@@ -530,27 +532,29 @@ def _seen_unknown(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Sc
         case Seen.NOT_FOUND:
             _absent(draft, row, schedule)
         case Seen.QUERY_ERROR | Seen.UNRECOGNISED:
-            find_out(draft, row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks)))
+            schedule_look_up(
+                draft, row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks))
+            )
 
 
-def _absent(draft: Draft, row: Attempt, schedule: Schedule) -> None:
+def _absent(draft: OrderTransition, row: Attempt, schedule: Schedule) -> None:
     """One more consistent not-found answer; enough of them, late enough and over long enough, prove absence."""
     account = draft.routing.accounts.get(row.integration_id)
     wait_s = schedule.backoff_s(row.checks)
     if account is None:
-        find_out(draft, row.attempt, wait_s)
+        schedule_look_up(draft, row.attempt, wait_s)
         return
     profile = account.profile
     sent_at = last_sent_at(row)
     if sent_at is not None and (draft.now - sent_at).total_seconds() < profile.absent_settle_s:
-        find_out(draft, row.attempt, wait_s)
+        schedule_look_up(draft, row.attempt, wait_s)
         return
     since = row.absent_since or draft.now
     answers = row.absent_answers + 1
     draft.set(row.attempt, absent_answers=answers, absent_since=since)
     over_s = (draft.now - since).total_seconds()
     if answers < profile.absent_answers or over_s < profile.absent_window_s:
-        find_out(draft, row.attempt, wait_s)
+        schedule_look_up(draft, row.attempt, wait_s)
         return
     draft.step("proven_absent", row.attempt, answers=answers, over_s=round(over_s))
     if may_repeat(draft.routing, row, draft.now) and not closed(draft.order):
@@ -560,7 +564,7 @@ def _absent(draft: Draft, row: Attempt, schedule: Schedule) -> None:
         return
     draft.move(row.attempt, S.NOT_SENT, message="looked up: the provider does not have it")
     draft.watch(row.attempt, schedule)
-    again(draft, row, schedule, "looked up: the provider does not have it")
+    retry_line(draft, row, schedule, "looked up: the provider does not have it")
 
 
 def last_sent_at(row: Attempt) -> datetime | None:
@@ -577,7 +581,7 @@ def may_repeat(routing: Routing, row: Attempt, now: datetime) -> bool:
     return limit_s is None or row.sent_at is None or (now - row.sent_at).total_seconds() < limit_s
 
 
-def find_out(draft: Draft, number: int, delay_s: float) -> None:
+def schedule_look_up(draft: OrderTransition, number: int, delay_s: float) -> None:
     """Schedule the way out of an unknown outcome, or tell a person when there is none or it takes long."""
     row = draft[number]
     account = draft.routing.accounts.get(row.integration_id)
@@ -587,14 +591,16 @@ def find_out(draft: Draft, number: int, delay_s: float) -> None:
     else:
         draft.set(number, next_check_at=None, check_number=row.check_number + 1)
     if not means or max(row.checks, row.sends - 1) >= TELL_AFTER_CHECKS:
-        draft.tell(
+        draft.raise_attention(
             AttentionCode.OUTCOME_UNKNOWN,
             f"attempt {number} at {row.integration_id}: it is not known whether it was bought",
             discriminator=str(number),
         )
 
 
-def _delivered(draft: Draft, number: int, fields: dict[str, Any], pins: tuple[str, ...], schedule: Schedule) -> None:
+def _delivered(
+    draft: OrderTransition, number: int, fields: dict[str, Any], pins: tuple[str, ...], schedule: Schedule
+) -> None:
     row = draft[number]
     if row.delivers_pin and not pins:
         # The provider says done, the customer has nothing in hand: keep asking, and tell.
@@ -602,7 +608,7 @@ def _delivered(draft: Draft, number: int, fields: dict[str, Any], pins: tuple[st
             draft.move(number, S.ACCEPTED, **fields)
         draft.set(number, evidence={**draft[number].evidence, "processing": True, "pin_missing": True})
         draft.schedule(number, schedule.backoff_s(max(row.checks, 1)))
-        draft.tell(
+        draft.raise_attention(
             AttentionCode.PIN_MISSING,
             f"attempt {number}: the provider says completed and gave no PIN",
             discriminator=str(number),
@@ -613,17 +619,17 @@ def _delivered(draft: Draft, number: int, fields: dict[str, Any], pins: tuple[st
     line_failed(draft, row)
 
 
-def _refused(draft: Draft, row: Attempt, reason: Refusal, message: str, schedule: Schedule) -> None:
+def _refused(draft: OrderTransition, row: Attempt, reason: Refusal, message: str, schedule: Schedule) -> None:
     """A plain refusal: certainly no order there. Another integration where the profile allows it, else the end."""
     if reason is Refusal.PACKAGE:
-        draft.tell(
+        draft.raise_attention(
             AttentionCode.NO_MAPPING,
             f"{row.integration_id} refuses the mapping of this package: {message}",
             discriminator=row.integration_id,
         )
     if reason is Refusal.ACCESS:
         # The account is locked out: that says nothing about the order, so it waits instead of failing.
-        again(draft, row, schedule, message, elsewhere=False)
+        retry_line(draft, row, schedule, message, elsewhere=False)
         return
     account = draft.routing.accounts.get(row.integration_id)
     tried = frozenset(r.integration_id for r in draft.attempts.values() if r.line == row.line and r.state is S.REJECTED)
@@ -637,10 +643,12 @@ def _refused(draft: Draft, row: Attempt, reason: Refusal, message: str, schedule
     line_failed(draft, row)
 
 
-def again(draft: Draft, row: Attempt, schedule: Schedule, message: str, *, elsewhere: bool = True) -> None:
+def retry_line(
+    draft: OrderTransition, row: Attempt, schedule: Schedule, message: str, *, elsewhere: bool = True
+) -> None:
     """Nothing was bought: the other integration at once, or the next round after a growing delay."""
     if draft.order.external_status is ExternalStatus.EXPIRED:
-        draft.wait(Waiting(AttentionCode.EXPIRED, "nothing was bought, and the deadline has passed"))
+        draft.block(Waiting(AttentionCode.EXPIRED, "nothing was bought, and the deadline has passed"))
         return
     if closed(draft.order):
         return
@@ -659,22 +667,22 @@ def again(draft: Draft, row: Attempt, schedule: Schedule, message: str, *, elsew
         found = draft.routing.following(draft.order, row, skip=refused_at)
         delay_s = max(schedule.requeue_s, schedule.backoff_s(in_vain))
     if isinstance(found, Waiting):
-        draft.wait(found)
+        draft.block(found)
         return
     draft.step("again", row.attempt, integration=found[0].integration_id, after_s=delay_s, message=message)
     draft.add(found, delay_s)
 
 
-def line_failed(draft: Draft, row: Attempt) -> None:
+def line_failed(draft: OrderTransition, row: Attempt) -> None:
     """Some units delivered and the rest refused: neither approved nor rejected, a person decides."""
     newest = draft.newest()
     done = sum(r.state is S.COMPLETED for r in newest)
     open_ = sum(r.live for r in newest)
     if len(newest) > 1 and 0 < done < len(newest) and not open_:
-        draft.wait(Waiting(AttentionCode.PARTLY_DELIVERED, f"{done} of {len(newest)} units were delivered"))
+        draft.block(Waiting(AttentionCode.PARTLY_DELIVERED, f"{done} of {len(newest)} units were delivered"))
 
 
-def _seen_settled(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
+def _seen_settled(draft: OrderTransition, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
     """The watch after the end: contrary evidence raises attention and settles nothing."""
     draft.set(row.attempt, next_check_at=None, check_number=row.check_number + 1)
     contrary = {
@@ -689,10 +697,10 @@ def _seen_settled(draft: Draft, row: Attempt, answer: StatusAnswer, schedule: Sc
         draft.watch(row.attempt, schedule)
 
 
-def _contradiction(draft: Draft, row: Attempt, what: str) -> None:
+def _contradiction(draft: OrderTransition, row: Attempt, what: str) -> None:
     others = [r for r in draft.attempts.values() if r.attempt != row.attempt and (r.live or r.state is S.COMPLETED)]
     also = f"; attempt {others[-1].attempt} at {others[-1].integration_id} is {others[-1].state}" if others else ""
-    draft.tell(
+    draft.raise_attention(
         AttentionCode.REVERSAL,
         f"attempt {row.attempt} at {row.integration_id} was settled as {row.state}, but {what}{also}",
         discriminator=f"{row.attempt}:{what}",
@@ -707,7 +715,7 @@ def expired(state: OrderState, routing: Routing, now: datetime, *, fail: bool, a
     order = state.order
     if order.external_status in TERMINAL or order.external_status is ExternalStatus.EXPIRED:
         return None
-    draft = Draft(state, routing, now, actor)
+    draft = OrderTransition(state, routing, now, actor)
     for row in state.attempts:
         if row.state is S.INTENT:
             draft.move(row.attempt, S.NOT_SENT, message="deadline")
@@ -723,13 +731,13 @@ def expired(state: OrderState, routing: Routing, now: datetime, *, fail: bool, a
     draft.step("deadline", deadline_at=order.deadline_at.isoformat())
     if not fail:
         again_at = order.deadline_at.isoformat() if AttentionCode.EXPIRED in {r.code for r in order.raised} else ""
-        draft.tell(
+        draft.raise_attention(
             AttentionCode.EXPIRED,
             f"no final answer by the deadline; last known: {order.external_status}",
             discriminator=again_at,
         )
     target = ExternalStatus.FAILED if fail else ExternalStatus.EXPIRED
-    draft.say(target, StatusReason.DEADLINE, "deadline")
+    draft.set_status(target, StatusReason.DEADLINE, "deadline")
     return draft.change(StatusReason.DEADLINE)
 
 
@@ -737,8 +745,8 @@ def long_pending(state: OrderState, routing: Routing, now: datetime, threshold_s
     """An order that is open longer than a threshold: told once per threshold."""
     if state.order.external_status in TERMINAL or state.order.external_status is ExternalStatus.EXPIRED:
         return None
-    draft = Draft(state, routing, now, "sweep")
-    draft.tell(
+    draft = OrderTransition(state, routing, now, "sweep")
+    draft.raise_attention(
         AttentionCode.LONG_PENDING,
         f"open for more than {threshold_s / 60:g} minutes; delivery is {state.order.external_status}",
         discriminator=threshold_key(threshold_s),

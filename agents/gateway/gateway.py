@@ -18,7 +18,7 @@ from aiolimiter import AsyncLimiter
 
 from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
 from agents.runtime import in_flight
-from agents.runtime.in_flight import Hand
+from agents.runtime.in_flight import InFlight
 from streams import metrics, traces
 from streams.config.loader import BreakerConfig, LimitsConfig
 
@@ -49,7 +49,7 @@ class Busy(Exception):
 
 _Call = Literal["place", "check", "look_up"]
 
-_sizes = {kind: metrics.spread("orderwatch_batch_size", kind) for kind in get_args(_Call)}
+_sizes = {kind: metrics.histogram("orderwatch_batch_size", kind) for kind in get_args(_Call)}
 
 
 class _Meter:
@@ -58,7 +58,8 @@ class _Meter:
     def __init__(self, integration_id: str) -> None:
         self.recent_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._seconds = {
-            kind: metrics.spread("orderwatch_provider_call_seconds", integration_id, kind) for kind in get_args(_Call)
+            kind: metrics.histogram("orderwatch_provider_call_seconds", integration_id, kind)
+            for kind in get_args(_Call)
         }
         self._outcomes = {
             (kind, outcome): metrics.counter("orderwatch_provider_calls_total", integration_id, kind, outcome.value)
@@ -219,7 +220,7 @@ class Lane:
         try:
             return await future
         finally:
-            mine.lives()
+            mine.touch()
 
     @property
     def _waiting_checks(self) -> int:
@@ -452,7 +453,7 @@ class _Budget:
             self._limiter.change(self._allowed)
 
     @asynccontextmanager
-    async def slot(self, scale: float, *, wait: bool = False, mine: Hand | None = None) -> AsyncIterator[None]:
+    async def slot(self, scale: float, *, wait: bool = False, mine: InFlight | None = None) -> AsyncIterator[None]:
         self._set_scale(scale)
         if not wait and self.waiting >= self.room:
             raise Busy("too many requests are waiting for this integration", self.reserve)
@@ -469,7 +470,7 @@ class _Budget:
         finally:
             self.waiting -= 1
             if mine is not None:
-                mine.lives()
+                mine.touch()
         began = self.moved_at = time.monotonic()
         self.in_flight += 1
         try:

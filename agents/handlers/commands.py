@@ -5,10 +5,10 @@ import asyncio
 import structlog
 
 from agents.domain import dead_letters, operator_actions, outbound_events
-from agents.handlers.context import Deps, tell, tell_again
+from agents.handlers.context import HandlerContext, publish, republish
 from agents.handlers.dispatch import place_due
 from agents.runtime.guard import Delivery
-from db.rows import Answer, Commanded
+from db.rows import Answer, CommandRecord
 from streams.errors import EventError
 from streams.events import Check, Command, decode
 from streams.kafka.producer import message
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 _RECEIVED = ("command_id", "tenant_id", "order_id", "by", "reason", "issued_at")
 
 
-async def command(deps: Deps, delivery: Delivery) -> None:
+async def command(deps: HandlerContext, delivery: Delivery) -> None:
     """One command: decided once, with what follows from it; a redelivery says again what it may not have said."""
     event = decode(Command, delivery.value)
     if event.action in QUEUE_ACTIONS:
@@ -34,7 +34,7 @@ async def command(deps: Deps, delivery: Delivery) -> None:
             return
         if held.done is not None:
             if delivery.repeated and before is not None:
-                await tell_again(deps, before)
+                await republish(deps, before)
                 await _ask(deps, event, held.asked or [])
                 await place_due(deps, before)
             return
@@ -51,13 +51,13 @@ async def command(deps: Deps, delivery: Delivery) -> None:
     assert stored.answer is not None
     log.info("command decided", order=event.order_id, action=event.action.value, done=stored.answer.done)
     after = outbound_events.after(before, stored)
-    await tell(deps, before, after)
+    await publish(deps, before, after)
     await _ask(deps, event, stored.answer.asked)
     if stored.answer.done:
         await place_due(deps, after)
 
 
-async def _on_queue(deps: Deps, event: Command) -> None:
+async def _on_queue(deps: HandlerContext, event: Command) -> None:
     """Attentions that were seen, dead letters that go out again: of no order, and nothing that the ledger guards."""
     held = await deps.ledger.receive(_received(event))
     if held.action != event.action.value:
@@ -70,7 +70,7 @@ async def _on_queue(deps: Deps, event: Command) -> None:
         log.info("command decided", action=event.action.value, command=event.command_id)
 
 
-async def _replay(deps: Deps, held: Commanded, event: Command) -> None:
+async def _replay(deps: HandlerContext, held: CommandRecord, event: Command) -> None:
     """Sent first, then remembered: after a crash in between they are sent once more, as the same events."""
     wanted = list(dict.fromkeys(event.letters or []))
     prefix, records, sent, errors = deps.config.kafka.topic_prefix, [], [], []
@@ -89,12 +89,12 @@ async def _replay(deps: Deps, held: Commanded, event: Command) -> None:
     await deps.ledger.replayed(held, sent, "; ".join([text, *errors])[:1000])
 
 
-def _received(event: Command) -> Commanded:
+def _received(event: Command) -> CommandRecord:
     said = {name: getattr(event, name) for name in _RECEIVED}
-    return Commanded(action=event.action.value, **said | {"tenant_id": event.tenant})
+    return CommandRecord(action=event.action.value, **said | {"tenant_id": event.tenant})
 
 
-async def _ask(deps: Deps, event: Command, asked: list[tuple[int, int]]) -> None:
+async def _ask(deps: HandlerContext, event: Command, asked: list[tuple[int, int]]) -> None:
     """Checks that a person asked for; told again they are the same events."""
     tenant_id, order_id = event.order
     await deps.emitter.send(

@@ -29,7 +29,7 @@ _HOLD_MAX_S = 5.0
 
 
 @dataclass(slots=True)
-class Deps:
+class HandlerContext:
     """The parts a worker is made of. ``config``, ``routing`` and ``lanes`` are replaced when the configuration is."""
 
     config: Config
@@ -65,7 +65,7 @@ class Deps:
         return self.routing.accounts.get(row.integration_id)
 
 
-async def require(deps: Deps, key: Key) -> OrderState:
+async def require(deps: HandlerContext, key: Key) -> OrderState:
     """The order as it stands. Raises ``OrderNotFound`` naming it."""
     state = await deps.ledger.load(key)
     if state is None:
@@ -73,8 +73,8 @@ async def require(deps: Deps, key: Key) -> OrderState:
     return state
 
 
-async def settle(
-    deps: Deps, state: OrderState, decide: Callable[[OrderState], Change | None], *, keep: bool = False
+async def commit(
+    deps: HandlerContext, state: OrderState, decide: Callable[[OrderState], Change | None], *, keep: bool = False
 ) -> OrderState:
     """Write what ``decide`` makes of the order, deciding anew whenever it moved first; the order afterwards.
 
@@ -102,22 +102,22 @@ async def settle(
         except StoreUnavailable as error:
             if not keep:
                 raise
-            in_flight.alive()
+            in_flight.touch()
             log.warning("answer held", order=state.order.order_id, error=str(error))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _HOLD_MAX_S)
 
 
-async def tell(deps: Deps, before: OrderState, now: OrderState) -> None:
+async def publish(deps: HandlerContext, before: OrderState, now: OrderState) -> None:
     """Write the events that became true; returns when the broker has them."""
-    await deps.emitter.send(outbound_events.news(before, now, deps.topic_for, deps.clock.now()))
+    await deps.emitter.send(outbound_events.events_between(before, now, deps.topic_for, deps.clock.now()))
 
 
-async def tell_again(deps: Deps, state: OrderState, line: int | None = None) -> None:
+async def republish(deps: HandlerContext, state: OrderState, line: int | None = None) -> None:
     """Write every event that must have been written about this order, with the same ids; see ``announce``."""
-    await deps.emitter.send(outbound_events.everything(state, deps.topic_for, deps.clock.now(), line))
+    await deps.emitter.send(outbound_events.all_events(state, deps.topic_for, deps.clock.now(), line))
 
 
-def due(deps: Deps, row: Attempt) -> bool:
+def due(deps: HandlerContext, row: Attempt) -> bool:
     """True when this attempt may be sent now."""
     return outbound_events.due_intent(row, deps.clock.now())

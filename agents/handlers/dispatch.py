@@ -18,7 +18,7 @@ from agents.domain import transition
 from agents.domain.routing import Account, Waiting, facts_of, facts_of_event
 from agents.domain.schedule import tier_within
 from agents.gateway.gateway import Busy, Lane
-from agents.handlers.context import Deps, due, require, settle, tell, tell_again
+from agents.handlers.context import HandlerContext, commit, due, publish, republish, require
 from agents.providers.base import PlacedAnswer
 from agents.providers.http import instant_s, sending_until
 from agents.runtime import in_flight
@@ -49,7 +49,7 @@ def per_turn(late_s: float) -> int:
     return _NEW_PER_TURN if late_s < _LATE_S else 1
 
 
-async def created(deps: Deps, delivery: Delivery) -> None:
+async def created(deps: HandlerContext, delivery: Delivery) -> None:
     """A customer's order came in: write it down, then place it. A repeat continues where the first one stopped."""
     event = decode(Created, delivery.value)
     now = deps.clock.now()
@@ -70,28 +70,30 @@ async def created(deps: Deps, delivery: Delivery) -> None:
         state = await require(deps, order.key)
         if state.order.fingerprint != order.fingerprint:
             return await _clash(deps, event, state)
-        await tell_again(deps, state)
+        await republish(deps, state)
     await place_due(deps, state)
 
 
-async def _open(deps: Deps, order: Order, found: list[Attempt] | Waiting) -> OrderState | None:
+async def _open(deps: HandlerContext, order: Order, found: list[Attempt] | Waiting) -> OrderState | None:
     """Write a new order down and tell it; None when it is known already."""
-    stored = await deps.ledger.open(transition.opened(order, deps.routing, found, deps.clock.now()))
+    stored = await deps.ledger.open(transition.open_order(order, deps.routing, found, deps.clock.now()))
     if stored is None:
         return None
     state = OrderState(stored.order, stored.attempts)
-    await tell(deps, OrderState(order, []), state)
+    await publish(deps, OrderState(order, []), state)
     return state
 
 
-async def _open_and_send(deps: Deps, order: Order, found: list[Attempt], sender: "_Sender") -> OrderState | None:
+async def _open_and_send(
+    deps: HandlerContext, order: Order, found: list[Attempt], sender: "_Sender"
+) -> OrderState | None:
     """As ``_open``, and place the first attempt with the lease that came with the same commit."""
     try:
         async with sender.lane.slot():
             if _sender(deps, found[0]) is None:
                 return await _open(deps, order, found)  # switched off while this waited for its turn
             lease, not_after = _lease(deps, sender)
-            change = transition.opened(order, deps.routing, found, deps.clock.now(), lease)
+            change = transition.open_order(order, deps.routing, found, deps.clock.now(), lease)
             stored = await deps.ledger.open(change)
             if stored is None:
                 return None
@@ -102,7 +104,7 @@ async def _open_and_send(deps: Deps, order: Order, found: list[Attempt], sender:
     return await _answered(deps, OrderState(order, []), leased, leased.attempts[0], lease, answer, sender)
 
 
-async def _clash(deps: Deps, event: Created, state: OrderState) -> None:
+async def _clash(deps: HandlerContext, event: Created, state: OrderState) -> None:
     """The same id with other content: the first one wins, and somebody must look at the shop."""
     attention = Attention(
         code=AttentionCode.INVALID_ORDER.value,
@@ -115,7 +117,7 @@ async def _clash(deps: Deps, event: Created, state: OrderState) -> None:
     await deps.emitter.send([message(attention, "orders.attention", at=state.order.accepted_at)])
 
 
-async def reroute(deps: Deps, state: OrderState) -> None:
+async def reroute(deps: HandlerContext, state: OrderState) -> None:
     """An order whose lines wait without a live attempt asks for its route again."""
     order = state.order
     if transition.closed(order):
@@ -127,11 +129,11 @@ async def reroute(deps: Deps, state: OrderState) -> None:
         newest = state.latest(line)
         if newest is not None and transition.nothing_bought(newest):
             state = await _route_again(deps, state, newest)
-    await tell(deps, before, state)
+    await publish(deps, before, state)
     await place_due(deps, state)
 
 
-async def _route_again(deps: Deps, state: OrderState, dead: Attempt | None) -> OrderState:
+async def _route_again(deps: HandlerContext, state: OrderState, dead: Attempt | None) -> OrderState:
     def decided(state: OrderState) -> Change | None:
         if transition.closed(state.order):
             return None
@@ -143,12 +145,12 @@ async def _route_again(deps: Deps, state: OrderState, dead: Attempt | None) -> O
             return None  # nothing new
         if not isinstance(found, Waiting) and state.attempts and state.latest(found[0].line) != dead:
             return None  # somebody else routed it
-        return transition.rerouted(state, deps.routing, found, deps.clock.now())
+        return transition.reroute(state, deps.routing, found, deps.clock.now())
 
-    return await settle(deps, state, decided)
+    return await commit(deps, state, decided)
 
 
-async def place_due(deps: Deps, state: OrderState) -> OrderState:
+async def place_due(deps: HandlerContext, state: OrderState) -> OrderState:
     """Place every attempt of an order that may be sent now, one after the other, until none is left."""
     while True:
         row = next((a for a in state.attempts if due(deps, a)), None)
@@ -163,20 +165,20 @@ class _Sender(NamedTuple):
     lane: Lane
 
 
-def _sender(deps: Deps, row: Attempt) -> _Sender | None:
+def _sender(deps: HandlerContext, row: Attempt) -> _Sender | None:
     """Who sends an attempt; None while its integration is switched off or gone."""
     account, lane = deps.account(row), deps.lanes.get(row.integration_id)
     return None if account is None or lane is None or not account.enabled else _Sender(account, lane)
 
 
-def _lease(deps: Deps, sender: _Sender) -> tuple[transition.Lease, float]:
+def _lease(deps: HandlerContext, sender: _Sender) -> tuple[transition.Lease, float]:
     """A lease of our own from now on, and the instant until which its request may leave."""
     account = sender.account
     lease = transition.Lease(f"{deps.name}:{_PROCESS}:{next(_leases):x}", account.lease_s)
     return lease, instant_s() + account.lease_s - account.call_s
 
 
-async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
+async def place(deps: HandlerContext, state: OrderState, row: Attempt) -> OrderState:
     """Send one attempt: lease, request, answer. A busy lane sends it to a tier instead."""
     number = row.attempt
     sender = _sender(deps, row)
@@ -187,26 +189,26 @@ async def place(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
             if _sender(deps, row) is None:
                 return await _switched_off(deps, state, row)  # while this waited for its turn
             lease, not_after = _lease(deps, sender)
-            leased = await settle(
-                deps, state, lambda s: transition.sending(s, number, deps.routing, deps.clock.now(), lease)
+            leased = await commit(
+                deps, state, lambda s: transition.start_sending(s, number, deps.routing, deps.clock.now(), lease)
             )
             mine = leased.attempt(number)
             if mine is None or mine.lease_token != lease.token:
                 return leased  # somebody else was faster; the answer is theirs
             answer = await _request(sender, mine, not_after)
     except Busy as busy:
-        return await put_off(deps, state, number, busy.why, reserve=busy.reserve)
+        return await defer(deps, state, number, busy.why, reserve=busy.reserve)
     return await _answered(deps, state, leased, mine, lease, answer, sender)
 
 
 async def _request(sender: _Sender, row: Attempt, not_after: float) -> PlacedAnswer:
-    in_flight.about(row.attempt, row.integration_id)
+    in_flight.bind_attempt(row.attempt, row.integration_id)
     with sending_until(not_after):
         return await sender.lane.place(row.reference, row.wire)
 
 
 async def _answered(
-    deps: Deps,
+    deps: HandlerContext,
     before: OrderState,
     leased: OrderState,
     row: Attempt,
@@ -223,24 +225,26 @@ async def _answered(
         outcome=answer.kind.value,
     )
     schedule = sender.account.schedule
-    after = await settle(
+    after = await commit(
         deps,
         leased,
-        lambda s: transition.placed(s, row.attempt, lease.token, answer, deps.routing, schedule, deps.clock.now()),
+        lambda s: transition.on_placement_answer(
+            s, row.attempt, lease.token, answer, deps.routing, schedule, deps.clock.now()
+        ),
         keep=True,
     )
-    await tell(deps, before, after)
+    await publish(deps, before, after)
     await _watch_balance(deps, row.integration_id, answer)
     return after
 
 
-async def _switched_off(deps: Deps, state: OrderState, row: Attempt) -> OrderState:
+async def _switched_off(deps: HandlerContext, state: OrderState, row: Attempt) -> OrderState:
     """It waits, comes back now and then, and is woken when the integration is on again."""
     why = f"integration {row.integration_id} is switched off"
-    return await put_off(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED, after_s=_SWITCHED_OFF_S)
+    return await defer(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED, after_s=_SWITCHED_OFF_S)
 
 
-async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) -> None:
+async def _watch_balance(deps: HandlerContext, integration_id: str, answer: PlacedAnswer) -> None:
     """A balance (or a stock of codes) that runs low is told once per day and integration."""
     integration = deps.config.integration(integration_id)
     if integration is None:
@@ -267,8 +271,8 @@ async def _watch_balance(deps: Deps, integration_id: str, answer: PlacedAnswer) 
     await deps.emitter.send([message(attention, "orders.attention", at=now)])
 
 
-async def put_off(
-    deps: Deps,
+async def defer(
+    deps: HandlerContext,
     state: OrderState,
     number: int,
     why: str,
@@ -299,8 +303,8 @@ async def put_off(
         newest = found.attempt(number)
         if newest is None or (newest.state, newest.check_number) != (row.state, row.check_number):
             return None  # it went on meanwhile, and has a check of its own
-        return transition.busy(found, number, deps.routing, deps.clock.now(), delay_s, why, code, turn)
+        return transition.defer(found, number, deps.routing, deps.clock.now(), delay_s, why, code, turn)
 
-    after = await settle(deps, state, decided)
-    await tell(deps, state, after)
+    after = await commit(deps, state, decided)
+    await publish(deps, state, after)
     return after

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.runtime.guard import Delivery
 from db.views import Views
 from streams.errors import EventError
@@ -88,7 +88,7 @@ async def attention(views: Views, deliveries: Sequence[Delivery]) -> None:
     )
 
 
-async def dead_letter(deps: Deps, views: Views, delivery: Delivery) -> None:
+async def dead_letter(deps: HandlerContext, views: Views, delivery: Delivery) -> None:
     """An event was set aside: kept with its reason, and a person is told."""
     headers = {_text(name): _text((value or b"").decode("utf-8", "replace")) for name, value in delivery.headers}
     topic = headers.get("dlq.topic", delivery.topic)

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from db.control import worker_heartbeats
 from streams import metrics
 from streams.errors import StoreUnavailable
@@ -36,7 +36,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        deps: Deps,
+        deps: HandlerContext,
         engine: sa.Engine,
         executor: ThreadPoolExecutor,
         activity: Callable[[], Mapping[str, Any]],

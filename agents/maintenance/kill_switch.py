@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from agents.domain.routing import Account, Routing
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.maintenance.sweeper import wake
 from db.leader import Leader
 from db.ledger import Due
@@ -39,7 +39,7 @@ class Switches:
             for name, account in accounts.items()
         }
 
-    async def follow_forever(self, deps: Deps) -> None:
+    async def follow_forever(self, deps: HandlerContext) -> None:
         """Stop new sends soon after a switch, and wake what waited for it soon after it is on again."""
         wakes: set[asyncio.Task[None]] = set()
         while True:
@@ -61,7 +61,7 @@ class Switches:
                 wakes.add(task)
                 task.add_done_callback(wakes.discard)
 
-    async def _wake(self, deps: Deps, integration_id: str) -> None:
+    async def _wake(self, deps: HandlerContext, integration_id: str) -> None:
         """One of the workers does it; what it does not reach goes on by its tier and by the sweep."""
         await asyncio.sleep(_ALL_KNOW_S)
         try:
@@ -73,7 +73,7 @@ class Switches:
             log.warning("not woken", integration=integration_id, error=str(error))
 
 
-async def woken(deps: Deps, integration_id: str) -> dict[str, int]:
+async def woken(deps: HandlerContext, integration_id: str) -> dict[str, int]:
     """Wake every order that waits for an integration, or has an attempt for this one that was not sent."""
     page_size = deps.config.checks.sweep_batch
     count = 0

@@ -11,7 +11,7 @@ import structlog
 
 from agents.domain import outbound_events, transition
 from agents.handlers.check import expire
-from agents.handlers.context import Deps, settle, tell, tell_again
+from agents.handlers.context import HandlerContext, commit, publish, republish
 from agents.runtime.guard import HOLDING, where
 from db.leader import Leader
 from db.ledger import Due
@@ -39,12 +39,12 @@ class Pass:
 
     overdue: int = 0
     waiting: int = 0
-    untold: int = 0
+    unpublished: int = 0
     long_pending: int = 0
     expired: int = 0
 
 
-async def sweep_forever(deps: Deps, leader: Leader) -> None:
+async def sweep_forever(deps: HandlerContext, leader: Leader) -> None:
     """A pass every ``checks.sweep_every``, by whoever leads; never stops for a store or broker that is away."""
     while True:
         every_s = deps.config.checks.sweep_every
@@ -55,7 +55,7 @@ async def sweep_forever(deps: Deps, leader: Leader) -> None:
         await asyncio.sleep(min(every_s, 5.0))
 
 
-async def sweep(deps: Deps) -> dict[str, int]:
+async def sweep(deps: HandlerContext) -> dict[str, int]:
     """One pass over everything that is overdue; the counts of what it repaired."""
     checks = deps.config.checks
     done = Pass()
@@ -70,10 +70,10 @@ async def sweep(deps: Deps) -> dict[str, int]:
             ),
             lambda key, t=threshold_s: _long_pending(deps, key, t),  # type: ignore[misc]
         )
-    done.untold = await _each(
+    done.unpublished = await _each(
         deps,
-        lambda after: deps.ledger.untold(after, checks.sweep_slack, checks.sweep_batch),
-        lambda key: _say_again(deps, key),
+        lambda after: deps.ledger.unpublished(after, checks.sweep_slack, checks.sweep_batch),
+        lambda key: _republish(deps, key),
     )
     after: Due | None = None
     while page := await deps.ledger.overdue(after, checks.sweep_slack, checks.sweep_batch):
@@ -93,7 +93,7 @@ async def sweep(deps: Deps) -> dict[str, int]:
 
 
 async def _each(
-    deps: Deps, page_after: Callable[[Key], Awaitable[list[Key]]], act: Callable[[Key], Awaitable[None]]
+    deps: HandlerContext, page_after: Callable[[Key], Awaitable[list[Key]]], act: Callable[[Key], Awaitable[None]]
 ) -> int:
     count, last = 0, ("", "")
     while page := await page_after(last):
@@ -109,7 +109,7 @@ async def _each(
     return count
 
 
-async def wake(deps: Deps, page: list[Due], reason: CheckReason) -> None:
+async def wake(deps: HandlerContext, page: list[Due], reason: CheckReason) -> None:
     """Write a due check for each of these."""
     await deps.emitter.send(
         [
@@ -130,24 +130,24 @@ async def wake(deps: Deps, page: list[Due], reason: CheckReason) -> None:
     )
 
 
-async def _expire(deps: Deps, key: Key) -> None:
+async def _expire(deps: HandlerContext, key: Key) -> None:
     state = await deps.ledger.load(key)
     if state is not None:
         await expire(deps, state, "sweep")
 
 
-async def _long_pending(deps: Deps, key: Key, threshold_s: float) -> None:
+async def _long_pending(deps: HandlerContext, key: Key, threshold_s: float) -> None:
     state = await deps.ledger.load(key)
     if state is not None:
         now = deps.clock.now()
         change = transition.long_pending(state, deps.routing, now, threshold_s)
         if change is not None:
             # Told before it is written down: no event comes again that would tell it after a crash in between.
-            await tell(deps, state, outbound_events.after(state, change))
-            await settle(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
+            await publish(deps, state, outbound_events.after(state, change))
+            await commit(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
 
 
-async def _say_again(deps: Deps, key: Key) -> None:
+async def _republish(deps: HandlerContext, key: Key) -> None:
     state = await deps.ledger.load(key)
     if state is not None:
-        await tell_again(deps, state, 0)
+        await republish(deps, state, 0)

@@ -193,7 +193,7 @@ def _request_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "orderwatch", **headers}
 
 
-class Rehearsed(HttpClient):
+class DryRunHttp(HttpClient):
     """Builds every request and sends none: what would have left is kept in ``built``, whoever asked hears NotSent."""
 
     def __init__(self, base_url: str) -> None:

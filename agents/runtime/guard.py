@@ -47,7 +47,7 @@ class Delivery:
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
-class TooManyParked(Exception):
+class DeadLetterRatioExceeded(Exception):
     """Most events fail: a bad release must stop, not empty the topic into the dead letters."""
 
 
@@ -62,7 +62,7 @@ class _Meter:
         self.parked = metrics.counter("orderwatch_events_total", agent, "parked")
         self.held = metrics.counter("orderwatch_events_held_total", agent)
         self.failed = metrics.counter("orderwatch_handler_failures_total", agent)
-        self.seconds = metrics.spread("orderwatch_handler_seconds", agent)
+        self.seconds = metrics.histogram("orderwatch_handler_seconds", agent)
 
 
 class Guard:
@@ -73,12 +73,12 @@ class Guard:
         send: Callable[[Sequence[Outgoing]], Awaitable[None]],
         stop: Callable[[Exception], Awaitable[None]],
         poison_retries: int,
-        max_parked_share: float,
+        max_dead_letter_ratio: float,
     ) -> None:
         self._send = send
         self._stop = stop
         self._poison_retries = poison_retries
-        self._max_parked_share = max_parked_share
+        self._max_parked_share = max_dead_letter_ratio
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._meters: dict[str, _Meter] = {}
 
@@ -103,7 +103,7 @@ class Guard:
                 await handler(delivery)
             except HOLDING as error:
                 meter.held.inc()
-                in_flight.alive()
+                in_flight.touch()
                 if pause_s == _HOLD_FIRST_S:
                     log.warning(
                         "event held",
@@ -168,7 +168,7 @@ class Guard:
             return
         share = sum(self._recent) / len(self._recent)
         if share > self._max_parked_share:
-            await self._stop(TooManyParked(f"{share:.0%} of the last {len(self._recent)} events failed"))
+            await self._stop(DeadLetterRatioExceeded(f"{share:.0%} of the last {len(self._recent)} events failed"))
             await asyncio.Event().wait()  # this event must not be acknowledged
 
     async def _park(self, agent: str, delivery: Delivery, reason: str, error: str) -> None:
@@ -191,7 +191,7 @@ class Guard:
             try:
                 return await self._send([letter])
             except BrokerUnavailable as away:
-                in_flight.alive()
+                in_flight.touch()
                 log.warning("dead letter held", agent=agent, error=str(away))
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _HOLD_MAX_S)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
-from agents.runtime.in_flight import Hand, take
+from agents.runtime.in_flight import InFlight, begin
 
 TP = tuple[str, int]
 
@@ -29,8 +29,8 @@ class Pool:
         self._per_turn = per_turn
         self._begun = 0
         self._room = asyncio.Semaphore(limit)
-        self._open: dict[TP, deque[Hand]] = {}
-        self._tails: dict[bytes, tuple[asyncio.Task[None], Hand]] = {}
+        self._open: dict[TP, deque[InFlight]] = {}
+        self._tails: dict[bytes, tuple[asyncio.Task[None], InFlight]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -49,15 +49,15 @@ class Pool:
         """Every partition that brought something."""
         return tuple(self._open)
 
-    def seen_at(self, place: TP) -> float | None:
+    def heartbeat_at(self, place: TP) -> float | None:
         """The last sign of life of the oldest event of a partition, as a monotonic instant; of anybody here when there
         is none of it because the pool is full; None when nothing keeps it waiting. Callable from any thread."""
         if heads := self._open.get(place):
             with contextlib.suppress(IndexError):
-                return heads[0].seen_at
+                return heads[0].heartbeat_at
         if not self._room.locked():
             return None
-        return max((entries[0].seen_at for entries in tuple(self._open.values()) if entries), default=None)
+        return max((entries[0].heartbeat_at for entries in tuple(self._open.values()) if entries), default=None)
 
     async def run(self, events: AsyncIterable[Any], handle: Callable[[Any], Awaitable[None]]) -> None:
         """Take events for ever; each has a ``message`` and is told with ``ack()`` when it is done."""
@@ -74,7 +74,7 @@ class Pool:
         if self._closing:
             await asyncio.Event().wait()
         message = event.message
-        entry = Hand(event)
+        entry = InFlight(event)
         place = (message.topic, message.partition)
         self._open.setdefault(place, deque()).append(entry)
         key = message.key or b"%d" % id(entry)
@@ -85,12 +85,12 @@ class Pool:
         task.add_done_callback(lambda done: self._forget(key, done))
 
     async def _one(
-        self, place: TP, entry: Hand, handle: Callable[[Any], Awaitable[None]], before: asyncio.Task[None] | None
+        self, place: TP, entry: InFlight, handle: Callable[[Any], Awaitable[None]], before: asyncio.Task[None] | None
     ) -> None:
         if before is not None:
             await asyncio.wait([before])
-            entry.lives()
-        take(entry)
+            entry.touch()
+        begin(entry)
         await handle(entry.event)
         entry.done = True
         self._acknowledge(place)

@@ -41,7 +41,7 @@ Place = tuple[str, int]
 Lags = Mapping[Place, tuple[int | None, int]]
 
 
-def patience_s(stall_after_s: float, calls_s: Iterable[float]) -> float:
+def stall_timeout_s(stall_after_s: float, calls_s: Iterable[float]) -> float:
     """How long an event may show no sign of life: longer than a step with the longest of these calls. 0: for ever."""
     return stall_after_s and max(stall_after_s, 1.5 * _CALLS_IN_A_ROW * max(calls_s, default=0.0))
 
@@ -51,7 +51,7 @@ class Stalled(Exception):
 
 
 @dataclass
-class Sight:
+class LivenessProbes:
     """What the watchdog asks. ``lags`` and ``database`` block, and raise the two errors of a server that is away.
 
     ``signs`` has each partition that this worker reads now, with the last sign of life of its oldest event in hand, or
@@ -63,17 +63,17 @@ class Sight:
     database: Callable[[], object]
     signs: Callable[[], Mapping[Place, float] | None]
     beat_at: Callable[[], float]
-    delay_line_at: Callable[[], float] = monotonic
+    delay_queue_at: Callable[[], float] = monotonic
     first: Callable[[str, int], int] = lambda topic, partition: 0
     due_at: Callable[[], float] = monotonic
 
 
 @dataclass
-class Progress:
+class StallDetector:
     """Judges; ``look`` is one look, and ``stuck`` what it found, in words."""
 
-    sight: Sight
-    patience_s: Callable[[], float]
+    sight: LivenessProbes
+    stall_timeout_s: Callable[[], float]
     stuck: list[str] = field(default_factory=list)
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
     _since: float = field(default_factory=monotonic)
@@ -82,7 +82,7 @@ class Progress:
     @property
     def stall_after_s(self) -> float:
         """Seconds without progress; 0: nobody looks."""
-        return self.patience_s()
+        return self.stall_timeout_s()
 
     def look(self) -> list[str]:
         now = monotonic()
@@ -113,13 +113,13 @@ class Progress:
         """Partitions with a backlog and without progress."""
         for place in [place for place in self._moved if place not in signs]:
             del self._moved[place]
-        for place, seen_at in sorted(signs.items()):
+        for place, heartbeat_at in sorted(signs.items()):
             committed, end = lags.get(place, (None, 0))
             at = -1 if committed is None else committed
             known = self._moved.get(place)
             if known is None or known[0] != at:
                 known = self._moved[place] = (at, now)
-            quiet_s = now - max(known[1], seen_at, self._since)
+            quiet_s = now - max(known[1], heartbeat_at, self._since)
             if end <= max(at, 0) or quiet_s <= self.stall_after_s:
                 continue
             left = end - max(at, self.sight.first(*place))  # what the topic has forgotten is no backlog
@@ -130,7 +130,7 @@ class Progress:
         sight = self.sight
         for what, at in (
             ("the event loop", sight.beat_at()),
-            ("the delay line", sight.delay_line_at()),
+            ("the delay line", sight.delay_queue_at()),
             ("what is due in the tiers", sight.due_at()),
         ):
             quiet_s = now - max(at, self._since)
@@ -168,7 +168,11 @@ class Watchdog:
     """
 
     def __init__(
-        self, progress: Progress, loop: asyncio.AbstractEventLoop, stop: Callable[[Exception], None], drain_s: float
+        self,
+        progress: StallDetector,
+        loop: asyncio.AbstractEventLoop,
+        stop: Callable[[Exception], None],
+        drain_s: float,
     ) -> None:
         self.progress = progress
         self._loop = loop

@@ -16,13 +16,13 @@ from sqlalchemy.dialects.postgresql import insert
 from db import models as m
 from db.control import integration_state
 from db.engine import answering
-from db.rows import Answer, Commanded, Replay
+from db.rows import Answer, CommandRecord, Replay
 
-_COLUMNS = [m.commands.c[name] for name in Commanded.__struct_fields__]
+_COLUMNS = [m.commands.c[name] for name in CommandRecord.__struct_fields__]
 _POLL_S = 0.05
 
 
-def receive(engine: sa.Engine, command: Commanded) -> Commanded:
+def receive(engine: sa.Engine, command: CommandRecord) -> CommandRecord:
     """Write a command down unless the tenant used its id; the command as it stands, which may be another one's."""
     said = msgspec.structs.asdict(command)
     new = insert(m.commands).values(
@@ -45,7 +45,7 @@ def answer(engine: sa.Engine, told: Answer) -> None:
         )
 
 
-def acknowledge(engine: sa.Engine, command: Commanded, ids: Sequence[str]) -> None:
+def acknowledge(engine: sa.Engine, command: CommandRecord, ids: Sequence[str]) -> None:
     """Mark attentions as seen by whoever commands it, those of the command's tenant if it has one, and answer it.
 
     All in one transaction, with an audit row for each and a step in the timeline of its order. A decided command keeps
@@ -88,7 +88,7 @@ with seen as (
 select id from seen"""
 
 
-def letters(engine: sa.Engine, command: Commanded, ids: Sequence[int]) -> list[dict[str, Any]]:
+def letters(engine: sa.Engine, command: CommandRecord, ids: Sequence[int]) -> list[dict[str, Any]]:
     """The dead letters with these ids that were not sent again yet, those of the command's tenant if it has one."""
     c = m.dead_letters.c
     query = sa.select(m.dead_letters).where(c.id.in_(ids), c.replayed_at.is_(None)).order_by(c.id)
@@ -98,7 +98,7 @@ def letters(engine: sa.Engine, command: Commanded, ids: Sequence[int]) -> list[d
         return [{str(name): value for name, value in row.items()} for row in connection.execute(query).mappings()]
 
 
-def replayed(engine: sa.Engine, command: Commanded, sent: Sequence[Replay], said: str) -> None:
+def replayed(engine: sa.Engine, command: CommandRecord, sent: Sequence[Replay], said: str) -> None:
     """Remember which dead letters the broker has again, with an audit row for each, and answer the command."""
     moved = [one.letter for one in sent]
     with answering(engine), engine.begin() as connection:
@@ -127,14 +127,16 @@ def replayed(engine: sa.Engine, command: Commanded, sent: Sequence[Replay], said
         _decide(connection, command, bool(sent), said, moved)
 
 
-def _mine(connection: sa.Connection, command: Commanded) -> bool:
+def _mine(connection: sa.Connection, command: CommandRecord) -> bool:
     """Whether the command waits for its decision; nobody else decides it before this transaction ends."""
     c = m.commands.c
     found = sa.select(c.decided_at).where(c.command_id == command.command_id, c.tenant_id == command.tenant_id)
     return connection.execute(found.with_for_update()).scalar_one() is None
 
 
-def _decide(connection: sa.Connection, command: Commanded, done: bool, said: str, moved: Sequence[str | int]) -> None:
+def _decide(
+    connection: sa.Connection, command: CommandRecord, done: bool, said: str, moved: Sequence[str | int]
+) -> None:
     c = m.commands
     connection.execute(
         sa.update(c)
@@ -143,7 +145,7 @@ def _decide(connection: sa.Connection, command: Commanded, done: bool, said: str
     )
 
 
-def result(engine: sa.Engine, tenant_id: str | None, command_id: str) -> Commanded | None:
+def result(engine: sa.Engine, tenant_id: str | None, command_id: str) -> CommandRecord | None:
     """The tenant's command with this id, decided or not; None while no worker has received it.
 
     Without a tenant the newest one of all that have this id.
@@ -153,7 +155,7 @@ def result(engine: sa.Engine, tenant_id: str | None, command_id: str) -> Command
         return None if row is None else _convert(row)
 
 
-def wait(engine: sa.Engine, tenant_id: str, command_id: str, timeout_s: float) -> Commanded | None:
+def wait(engine: sa.Engine, tenant_id: str, command_id: str, timeout_s: float) -> CommandRecord | None:
     """``result`` once it is decided, or as it stands after ``timeout_s``. Blocks: not for an event loop."""
     give_up_at = time.monotonic() + timeout_s
     while True:
@@ -163,7 +165,7 @@ def wait(engine: sa.Engine, tenant_id: str, command_id: str, timeout_s: float) -
         time.sleep(_POLL_S)
 
 
-def of_order(engine: sa.Engine, tenant_id: str, order_id: str, limit: int = 50) -> list[Commanded]:
+def of_order(engine: sa.Engine, tenant_id: str, order_id: str, limit: int = 50) -> list[CommandRecord]:
     """The newest commands about one order, newest first."""
     c = m.commands.c
     query = (
@@ -182,5 +184,5 @@ def _with_id(tenant_id: str | None, command_id: str) -> sa.Select[Any]:
     return query if tenant_id is None else query.where(c.tenant_id == tenant_id)
 
 
-def _convert(row: sa.RowMapping) -> Commanded:
-    return msgspec.convert({str(name): value for name, value in row.items()}, Commanded)
+def _convert(row: sa.RowMapping) -> CommandRecord:
+    return msgspec.convert({str(name): value for name, value in row.items()}, CommandRecord)

@@ -31,7 +31,7 @@ def test(
     import asyncio
     from dataclasses import asdict
 
-    from agents.diagnosis.dry_run import rehearse
+    from agents.diagnosis.dry_run import dry_run_order
     from agents.providers.base import OrderFacts
     from orderwatch.support.session import configured, database, with_stored_catalog
 
@@ -50,7 +50,7 @@ def test(
     )
     settings = configured(config)
     with database(settings) as engine:
-        found = asyncio.run(rehearse(with_stored_catalog(settings, engine), facts))
+        found = asyncio.run(dry_run_order(with_stored_catalog(settings, engine), facts))
     if as_json:
         say_json({"tenant_id": tenant, "package_id": package, **asdict(found)})
     else:

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from db.ledger import Due
-from db.rows import Answer, Change, Commanded, Key, Order, OrderState, Step
+from db.rows import Answer, Change, CommandRecord, Key, Order, OrderState, Step
 from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
 
 S = AttemptState
@@ -34,7 +34,7 @@ class MemoryLedger:
         self._states: dict[Key, bytes] = {}
         self._references: dict[str, tuple[Key, int]] = {}
         self.timeline: list[tuple[Key, Step]] = []
-        self.commands: dict[tuple[str, str], Commanded] = {}
+        self.commands: dict[tuple[str, str], CommandRecord] = {}
         #: Called with (before, after) for every write.
         self.watcher: Callable[[OrderState | None, OrderState], None] = lambda before, after: None
 
@@ -89,7 +89,7 @@ class MemoryLedger:
             await self.refuse(change.answer)
         return msgspec.structs.replace(stored, order=msgspec.structs.replace(change.order, rev=head.rev))
 
-    async def receive(self, command: Commanded) -> Commanded:
+    async def receive(self, command: CommandRecord) -> CommandRecord:
         """As ``Ledger.receive``."""
         return self.commands.setdefault((command.tenant_id, command.command_id), command)
 
@@ -139,8 +139,8 @@ class MemoryLedger:
         now = self._now()
         return self._keys(after, page, lambda order: order.deadline_at < now)
 
-    async def untold(self, after: Key, slack_s: float, page: int) -> list[Key]:
-        """As ``Ledger.untold``."""
+    async def unpublished(self, after: Key, slack_s: float, page: int) -> list[Key]:
+        """As ``Ledger.unpublished``."""
         before = self._now() - timedelta(seconds=slack_s)
         keys = (
             state.order.key

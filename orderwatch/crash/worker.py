@@ -74,7 +74,7 @@ class Worker(Process):
             "orders.attention": lambda delivery: handler_projections.attention(views, [delivery]),
             "orders.dead-letter": partial(handler_projections.dead_letter, self.deps, views),
         }
-        self._guard = Guard(self.deps.emitter.send, self._stop, poison_retries=2, max_parked_share=0.9)
+        self._guard = Guard(self.deps.emitter.send, self._stop, poison_retries=2, max_dead_letter_ratio=0.9)
         self._pools = {topic: Pool(100) for topic in self._handlers}
         self._wakes: dict[str, asyncio.Event] = {}
         self._done: dict[str, int] = {}

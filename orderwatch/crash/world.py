@@ -17,7 +17,7 @@ from agents.domain.schedule import Schedule
 from agents.gateway import gateway
 from agents.gateway.gateway import Busy, Lane
 from agents.handlers import dispatch
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.maintenance.sweeper import sweep
 from agents.providers.base import Placed, PlacedAnswer, Provider, Setup
 from db.rows import OrderState
@@ -133,7 +133,7 @@ class World:
 
     # -- processes --
 
-    def deps(self, process: Process) -> Deps:
+    def deps(self, process: Process) -> HandlerContext:
         """The parts of one process, its own lanes and adapters included."""
         accounts, made = {}, {}
         for integration in self.config.integrations:
@@ -160,7 +160,7 @@ class World:
             lane.world = self
             made[integration.id] = lane
             accounts[integration.id] = account(self.config, integration, adapter, self.subject)
-        return Deps(
+        return HandlerContext(
             self.config,
             Routing(self.config, accounts),
             made,

@@ -31,7 +31,7 @@ _ISOLATED = ("\u2068", "\u2069")
 _LOCALE = Path(__file__).with_name("locale")
 
 
-class Tongue:
+class PageLanguage:
     """Says things in one language. Calling it fills a pattern: ``t("Orders of {tenant}", tenant="demo")``."""
 
     def __init__(self, language: str) -> None:
@@ -95,9 +95,9 @@ class Tongue:
 
 
 @cache
-def tongue(language: str) -> Tongue:
+def tongue(language: str) -> PageLanguage:
     """The tongue of one of ``LANGUAGES``."""
-    return Tongue(language)
+    return PageLanguage(language)
 
 
 def chosen(cookie: str | None, accepted: str) -> str:

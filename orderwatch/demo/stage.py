@@ -25,7 +25,7 @@ from db.control import api_tokens, integration_state
 from db.engine import connect
 from orderwatch.demo.stopping import Stopping
 from orderwatch.localservers.bundled import HOST, START_TIMEOUT_S, Broker, PartError, Postgres, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from orderwatch.support.codes import fingerprint
 from streams.config.loader import Config, load
 from streams.errors import ConfigError
@@ -57,9 +57,9 @@ class Stage:
         self._parts = ExitStack()
         self._keys = new_key()
         self.sealer = Sealer([self._keys])
-        self.worker: Leashed | None = None
-        self._simulator: Leashed | None = None
-        self._dashboard: Leashed | None = None
+        self.worker: ChildProcess | None = None
+        self._simulator: ChildProcess | None = None
+        self._dashboard: ChildProcess | None = None
         self.control_url = ""
         self.directory = self._started(self._make_directory)
         self.config_path = self.directory / "config.yaml"
@@ -158,8 +158,8 @@ class Stage:
     def _enter(self, part: Any) -> Any:
         return self._parts.enter_context(part)
 
-    def _leash(self, command: list[str], log: str, environ: dict[str, str]) -> Leashed:
-        process = Leashed(command, log=self.directory / log, grace_s=_GRACE_S, cwd=ROOT, env=environ)
+    def _leash(self, command: list[str], log: str, environ: dict[str, str]) -> ChildProcess:
+        process = ChildProcess(command, log=self.directory / log, grace_s=_GRACE_S, cwd=ROOT, env=environ)
         self._parts.callback(process.stop)
         return process
 

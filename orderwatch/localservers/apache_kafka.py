@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from orderwatch.localservers.bundled import HOST, PartError, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 
 ROOT = Path(__file__).parents[2]
 POM = Path(__file__).parent / "kafka" / "pom.xml"
@@ -48,7 +48,7 @@ class Kafka:
         self.min_in_sync = min_in_sync or max(1, self.replication_factor - 1)
         self._settings = dict(settings or {})
         self._ports = {node: (free_port(), free_port()) for node in range(1, nodes + 1)}
-        self._running: dict[int, Leashed] = {}
+        self._running: dict[int, ChildProcess] = {}
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -172,7 +172,7 @@ class Kafka:
             "kafka.Kafka",
             str(self.directory / f"node-{node}.properties"),
         ]
-        self._running[node] = Leashed(command, log=self.log_of(node), grace_s=30.0)
+        self._running[node] = ChildProcess(command, log=self.log_of(node), grace_s=30.0)
 
     def _wait_for(self, node: int, others: int) -> None:
         give_up_at = time.monotonic() + START_TIMEOUT_S

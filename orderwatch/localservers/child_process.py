@@ -1,6 +1,6 @@
 """Child processes that end when we end, however we end.
 
-``Leashed`` starts a command below a small keeper process, which holds the reading end of a pipe that only we can
+``ChildProcess`` starts a command below a small keeper process, which holds the reading end of a pipe that only we can
 write to. When the pipe closes - we stopped, crashed, or were killed with SIGKILL - the keeper sends the command its
 stop signal, and SIGKILL when that took longer than ``grace_s``. Ctrl-C in a terminal reaches neither of them.
 The keeper is this file run as a script, so it imports nothing of ours.
@@ -18,7 +18,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-class Leashed:
+class ChildProcess:
     """A running command. Its output goes to the end of the file ``log``."""
 
     def __init__(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from db.control import commands
 from db.reads import queries
-from db.rows import Commanded
+from db.rows import CommandRecord
 from orderwatch.support.session import emitting
 from orderwatch.support.terminal import fail
 from streams import topics
@@ -52,7 +52,7 @@ def build(
     return decode(Command, encode(made))
 
 
-def issue(config: Config, engine: sa.Engine, command: Command, wait_s: float) -> Commanded | None:
+def issue(config: Config, engine: sa.Engine, command: Command, wait_s: float) -> CommandRecord | None:
     """Send a command and wait for its answer: undecided or None when no worker answered within ``wait_s``.
 
     Raises ``BrokerUnavailable`` when it could not be sent, ``StoreUnavailable`` when nobody can see the answer.

@@ -14,7 +14,7 @@ from db.engine import connect
 from orderwatch.localservers.bundled import Parts, running
 from streams.config.loader import Config, load, with_catalog
 from streams.errors import ConfigError
-from streams.kafka.producer import Outgoing, Pump
+from streams.kafka.producer import Outgoing, ProducerThread
 
 EMBEDDED = "embedded"
 
@@ -68,7 +68,7 @@ def with_stored_catalog(config: Config, engine: sa.Engine) -> Config:
 @contextmanager
 def emitting(config: Config) -> Iterator[Callable[[Sequence[Outgoing]], None]]:
     """A function that sends records and returns when the broker has them; it raises ``BrokerUnavailable``."""
-    pump = Pump(config.kafka)
+    pump = ProducerThread(config.kafka)
     try:
         yield pump.write
     finally:

@@ -10,8 +10,7 @@ from typing import Any, Protocol, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from streams.config import problems as told
-from streams.config import rules, yaml_reader
+from streams.config import problems, rules, yaml_reader
 from streams.config.models import (
     AfterFinalConfig,
     AlertsConfig,
@@ -36,7 +35,7 @@ from streams.config.models import (
     WorkerConfig,
     secrets,
 )
-from streams.config.problems import Mistake
+from streams.config.problems import ConfigProblem
 from streams.config.types import Seconds, duration_text, tier_name
 from streams.errors import ConfigError
 
@@ -141,7 +140,7 @@ def _entry_name(index: int, doc: Mapping[str, Any]) -> str | int:
 class _Reading:
     """One pass over plain data; collects blocks that are right and mistakes about the others."""
 
-    def __init__(self, environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
+    def __init__(self, environ: Mapping[str, str], mistakes: list[ConfigProblem]) -> None:
         self.environ = environ
         self.mistakes = mistakes
         self.entries: dict[str, list[Any]] = {name: [] for name in _CATALOGUE}
@@ -150,11 +149,11 @@ class _Reading:
     def section(self, name: str, raw: Mapping[str, Any]) -> Any:
         field = Config.model_fields[name]
         if name not in raw and field.is_required():
-            self.mistakes.append(Mistake(name, "missing", f"a mapping: {field.description}"))
+            self.mistakes.append(ConfigProblem(name, "missing", f"a mapping: {field.description}"))
             return None
         return self.block(_model_at(Config, (name,)), raw.get(name, {}), (name,))
 
-    def block(self, model: type[_B], raw: Any, path: told.Path) -> _B | None:
+    def block(self, model: type[_B], raw: Any, path: problems.Path) -> _B | None:
         """With mistakes: what is left without the wrong values, for the rules to go on with, or None."""
         doc, missing = yaml_reader.expand(raw, self.environ, path)
         self.mistakes += missing
@@ -172,14 +171,16 @@ class _Reading:
         for name, model in _CATALOGUE.items():
             items = lists[name]
             if not isinstance(items, list):
-                self.mistakes.append(Mistake(name, told.shown((), items) if items is None else "no list", "a list"))
+                self.mistakes.append(
+                    ConfigProblem(name, problems.shown((), items) if items is None else "no list", "a list")
+                )
                 continue
             for index, item in enumerate(items):
                 place = position(index, item) if isinstance(item, Mapping) else index
-                path: told.Path = (name, place) if isinstance(place, int) else (f"{name}[{place}]",)
+                path: problems.Path = (name, place) if isinstance(place, int) else (f"{name}[{place}]",)
                 entry = self.block(model, item, path)
                 if entry is not None:
-                    entry._raw, entry._key = dict(item), told.key_text(path)
+                    entry._raw, entry._key = dict(item), problems.key_text(path)
                     self.entries[name].append(entry)
                 elif name == "integrations" and isinstance(item, Mapping):
                     self.unreadable.add(str(yaml_reader.expand(item.get("id"), self.environ)[0]))
@@ -201,7 +202,7 @@ class _Reading:
             raise ConfigError("\n".join(lines))
         return Config.model_validate(sections | {name: tuple(entries) for name, entries in self.entries.items()})
 
-    def spanning(self, sections: dict[str, Any], draft: Config) -> Iterator[Mistake]:
+    def spanning(self, sections: dict[str, Any], draft: Config) -> Iterator[ConfigProblem]:
         kafka, database, checks, web = (sections[name] for name in ("kafka", "database", "checks", "web"))
         yield from rules.kafka_mistakes(kafka) if kafka else ()
         yield from rules.database_mistakes(database) if database else ()
@@ -229,7 +230,7 @@ def _without(doc: Any, locs: Iterable[Sequence[str | int]]) -> Any:
     return doc
 
 
-def _first_of_each_key(mistakes: Sequence[Mistake]) -> Iterator[Mistake]:
+def _first_of_each_key(mistakes: Sequence[ConfigProblem]) -> Iterator[ConfigProblem]:
     """What could not be read is also missing, empty or unknown: one line per key is enough."""
     seen: set[str] = set()
     for mistake in mistakes:
@@ -238,21 +239,21 @@ def _first_of_each_key(mistakes: Sequence[Mistake]) -> Iterator[Mistake]:
             yield mistake
 
 
-def _told(model: type[BaseModel], detail: ErrorDetails, path: told.Path) -> Iterator[Mistake]:
+def _told(model: type[BaseModel], detail: ErrorDetails, path: problems.Path) -> Iterator[ConfigProblem]:
     kind, where = detail["type"], (*path, *detail["loc"])
-    key = told.key_text(where)
+    key = problems.key_text(where)
     if kind == "extra_forbidden":
         yield _unknown_key(_model_at(model, detail["loc"][:-1]), where)
     elif kind == "missing":
         field = _model_at(model, detail["loc"][:-1]).model_fields[str(detail["loc"][-1])]
-        yield Mistake(key, "missing", str(field.description))
+        yield ConfigProblem(key, "missing", str(field.description))
     elif kind in _EXPECTED:
         # What stands in the place of a block may be all its secrets in one text.
         value = detail["input"]
-        found = "text" if isinstance(value, str) else told.shown(where, value)
-        yield Mistake(key, found, _EXPECTED[kind])
+        found = "text" if isinstance(value, str) else problems.shown(where, value)
+        yield ConfigProblem(key, found, _EXPECTED[kind])
     elif kind != "default_factory_not_called":
-        yield Mistake(key, told.shown(where, detail["input"]), _expected(detail))
+        yield ConfigProblem(key, problems.shown(where, detail["input"]), _expected(detail))
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -263,12 +264,12 @@ def _expected(detail: ErrorDetails) -> str:
     return str(context.get("expected") or detail["msg"])
 
 
-def _unknown_key(model: type[BaseModel], where: told.Path) -> Mistake:
+def _unknown_key(model: type[BaseModel], where: problems.Path) -> ConfigProblem:
     """The value is not shown: the key may be a misspelt password."""
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(where[-1]), known, n=1)
-    expected = told.key_text((*where[:-1], *close)) if close else "one of " + ", ".join(known)
-    return Mistake(told.key_text(where), "an unknown key", expected)
+    expected = problems.key_text((*where[:-1], *close)) if close else "one of " + ", ".join(known)
+    return ConfigProblem(problems.key_text(where), "an unknown key", expected)
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:

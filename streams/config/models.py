@@ -165,7 +165,7 @@ class DispatchConfig(Block):
     )
     lease_margin: PositiveSeconds = Field(default=10.0, description="how much a lease outlives the call it covers")
     max_in_flight: Whole = Field(default=500, ge=1, description="events in flight per agent and worker")
-    max_parked_share: Number = Field(
+    max_dead_letter_ratio: Number = Field(
         default=0.5,
         gt=0,
         le=1,

@@ -13,7 +13,7 @@ _USER_INFO = re.compile(r"[^/\s]*@")
 _LONGEST = 60
 
 
-class Mistake(NamedTuple):
+class ConfigProblem(NamedTuple):
     """``key`` is dotted with list positions; ``found`` is masked where the key holds a secret."""
 
     key: str

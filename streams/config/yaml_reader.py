@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from streams.config.problems import Mistake, Path, key_text, shown
+from streams.config.problems import ConfigProblem, Path, key_text, shown
 
 _TAG = "tag:yaml.org,2002:"
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -23,7 +23,7 @@ class _TooLarge(Exception):
     """An alias that contains itself, or a file no person wrote."""
 
 
-def read(text: str) -> tuple[dict[str, Any], list[Mistake]]:
+def read(text: str) -> tuple[dict[str, Any], list[ConfigProblem]]:
     """The file's data, unexpanded. An unreadable value is None and has its mistake."""
     try:
         loader = yaml.SafeLoader(text)
@@ -36,26 +36,26 @@ def read(text: str) -> tuple[dict[str, Any], list[Mistake]]:
     except yaml.YAMLError:
         return {}, [_invalid("the file", "a character that text cannot hold")]
     except RecursionError:
-        return {}, [Mistake("the file", "nested too deeply", f"at most {_DEEPEST} levels")]
+        return {}, [ConfigProblem("the file", "nested too deeply", f"at most {_DEEPEST} levels")]
     if node is None:
-        return {}, [Mistake("the file", "empty", "a mapping with kafka, database, integrations, ...")]
+        return {}, [ConfigProblem("the file", "empty", "a mapping with kafka, database, integrations, ...")]
     if not isinstance(node, yaml.MappingNode):
         found = "a list" if isinstance(node, yaml.SequenceNode) else "text"
-        return {}, [Mistake("the file", found, "a mapping with kafka, database, integrations, ...")]
+        return {}, [ConfigProblem("the file", found, "a mapping with kafka, database, integrations, ...")]
     walk = _Walk(loader)
     try:
         return walk.mapping(node, ()), walk.mistakes
     except _TooLarge:
         expected = f"at most {_DEEPEST} levels and {_MOST_VALUES} values"
-        return {}, [*walk.mistakes, Mistake("the file", "too large or contains itself", expected)]
+        return {}, [*walk.mistakes, ConfigProblem("the file", "too large or contains itself", expected)]
 
 
-def expand(doc: Any, environ: Mapping[str, str], path: Path = ()) -> tuple[Any, list[Mistake]]:
+def expand(doc: Any, environ: Mapping[str, str], path: Path = ()) -> tuple[Any, list[ConfigProblem]]:
     """``doc`` with ``${NAME}`` and ``${NAME:-default}`` replaced in every text value.
 
     As in a shell the default also stands in for an empty variable. A value whose variable is missing becomes None.
     """
-    mistakes: list[Mistake] = []
+    mistakes: list[ConfigProblem] = []
 
     def walk(value: Any, path: Path) -> Any:
         if isinstance(value, Mapping):
@@ -71,23 +71,27 @@ def expand(doc: Any, environ: Mapping[str, str], path: Path = ()) -> tuple[Any, 
     return walk(doc, path), mistakes
 
 
-def _expanded(text: str, environ: Mapping[str, str], path: Path) -> tuple[str | None, Mistake | None]:
+def _expanded(text: str, environ: Mapping[str, str], path: Path) -> tuple[str | None, ConfigProblem | None]:
     if "${" in _REFERENCE.sub("", text):
-        return None, Mistake(key_text(path), shown(path, text), "${NAME} or ${NAME:-default}")
+        return None, ConfigProblem(key_text(path), shown(path, text), "${NAME} or ${NAME:-default}")
     for reference in _REFERENCE.finditer(text):
         if reference[2] is None and reference[1] not in environ:
-            return None, Mistake(key_text(path), reference[0], f"the environment variable {reference[1]} to be set")
+            return None, ConfigProblem(
+                key_text(path), reference[0], f"the environment variable {reference[1]} to be set"
+            )
     return _REFERENCE.sub(lambda found: environ.get(found[1]) or found[2] or "", text), None
 
 
-def _invalid(where: str, problem: str) -> Mistake:
-    return Mistake(where, f"not valid YAML ({problem})", "spaces for indentation, quotes around special characters")
+def _invalid(where: str, problem: str) -> ConfigProblem:
+    return ConfigProblem(
+        where, f"not valid YAML ({problem})", "spaces for indentation, quotes around special characters"
+    )
 
 
 class _Walk:
     def __init__(self, loader: yaml.SafeLoader) -> None:
         self.loader = loader
-        self.mistakes: list[Mistake] = []
+        self.mistakes: list[ConfigProblem] = []
         self.left = _MOST_VALUES
 
     def value(self, node: yaml.Node, path: Path) -> Any:
@@ -133,7 +137,7 @@ class _Walk:
         return value
 
     def wrong(self, path: Path, found: str, expected: str) -> None:
-        self.mistakes.append(Mistake(key_text(path), found, expected))
+        self.mistakes.append(ConfigProblem(key_text(path), found, expected))
 
 
 def _is_text(value: Any) -> bool:

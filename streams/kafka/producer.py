@@ -345,7 +345,7 @@ def follow(
 Heard = Callable[[KafkaError | None, Any], None]
 
 
-class Pump:
+class ProducerThread:
     """One idempotent producer and the one thread that hears its acknowledgements.
 
     A fatal error fails what is in flight and makes a new producer; so does a time without any acknowledgement, as a
@@ -381,7 +381,7 @@ class Pump:
         self._thread.start()
 
     def submit(self, record: Outgoing, heard: Heard) -> None:
-        """Hand one record over; ``heard`` is called once when its fate is known, at most ``delivery_timeout_s`` later.
+        """Queue one record; ``heard`` is called once when it was delivered or failed, within ``delivery_timeout_s``.
 
         Raises ``BufferError`` (the queue is full; try again), ``BrokerUnavailable``, ``EventError`` (too large).
         """
@@ -484,7 +484,7 @@ def not_written(error: KafkaError, topic: str) -> BrokerUnavailable | EventError
     return unavailable(error, f"{topic}: not acknowledged")
 
 
-_write_s = metrics.spread("orderwatch_write_seconds")
+_write_s = metrics.histogram("orderwatch_write_seconds")
 _by_topic: dict[str, metrics.Counter] = {}
 
 
@@ -537,8 +537,8 @@ class Emitter:
     def __init__(
         self, kafka: KafkaConfig, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S, linger_ms: float = 2
     ) -> None:
-        self._open = partial(Pump, kafka, delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms)
-        self._pump: Pump | None = None
+        self._open = partial(ProducerThread, kafka, delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms)
+        self._pump: ProducerThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished: list[tuple[_Batch, asyncio.Future[None]]] = []
 
@@ -581,7 +581,7 @@ class Emitter:
                 try:
                     self._pump.submit(record, batch.heard)
                     break
-                except BufferError:  # as in ``Pump.put``
+                except BufferError:  # as in ``ProducerThread.put``
                     await asyncio.sleep(_FULL_PAUSE_S)
         await written
         _count(records, began)

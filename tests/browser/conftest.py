@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from db.control import api_tokens
 from db.engine import connect
 from orderwatch.localservers.bundled import Broker, Postgres
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams.events import Created
 from streams.kafka.producer import Outgoing
 from tests.conftest import run_sql
@@ -100,11 +100,11 @@ def stack(postgres: Postgres, template: str, broker: Broker, parts_directory: Pa
     run_sql(postgres, f"drop database {name} with (force)")
 
 
-def _dashboard(system: System) -> tuple[Leashed, Path]:
+def _dashboard(system: System) -> tuple[ChildProcess, Path]:
     log = system.directory / "dashboard.log"
     env = {**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys}
     command = [sys.executable, "-m", "orderwatch", "dashboard", "--port", "0", "--config", str(system.config_path)]
-    return Leashed(command, log=log, cwd=ROOT, env=env), log
+    return ChildProcess(command, log=log, cwd=ROOT, env=env), log
 
 
 def _address(log: Path) -> str:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from db import schema
 from orderwatch.localservers.bundled import HOST, Postgres, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from tests.chaos import market
 from tests.chaos.orders import HOOKS
 from tests.parts import Kafka
@@ -72,7 +72,7 @@ class Stage(System):
         self.postgres = postgres
         self.databases = {slot: Proxy(postgres.port).start() for slot in SLOTS}
         self.providers = {(account, slot): Proxy().start() for account in ACCOUNTS for slot in SLOTS}
-        self.at: dict[int, Leashed] = {}
+        self.at: dict[int, ChildProcess] = {}
         self.release = THIS
         #: The release of each worker that was started.
         self.started: list[str] = []
@@ -125,7 +125,7 @@ class Stage(System):
         url = sa.make_url(self.postgres.url).set(port=port).render_as_string(hide_password=False)
         return {"CHAOS_BROKERS": self.cluster.seen_from(slot), "CHAOS_DATABASE": url, **urls}
 
-    def start_in(self, slot: int, clock_offset_s: float = 0.0) -> Leashed:
+    def start_in(self, slot: int, clock_offset_s: float = 0.0) -> ChildProcess:
         """A worker in a free slot, by the command of the contract; ``clock_offset_s`` falsifies its wall clock."""
         assert slot not in self.at or self.at[slot].ended(), f"slot {slot} is taken"
         environ = self.environ_of(slot)

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.config.loader import KafkaConfig
-from streams.delay_queue import DelayLine
+from streams.delay_queue import DelayQueue
 from tests.parts import Kafka
 from tests.waiting import eventually
 
@@ -30,7 +30,7 @@ class Lines:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
-    async def start(self, *partitions: int) -> DelayLine:
+    async def start(self, *partitions: int) -> DelayQueue:
         def died(error: Exception) -> None:
             raise error
 
@@ -39,7 +39,7 @@ class Lines:
                 self.released.append(record.key)
                 record.ack()
 
-        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, died)
+        line = DelayQueue(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, died)
         line.follow(partitions)
         line.start()
         self._stack.push_async_callback(asyncio.to_thread, line.stop)
@@ -61,7 +61,7 @@ async def lines(kafka: Kafka) -> AsyncIterator[Lines]:
         )
 
 
-def asleep(*members: DelayLine) -> Callable[[], bool]:
+def asleep(*members: DelayQueue) -> Callable[[], bool]:
     """Every partition sleeps in one of these."""
     return lambda: len({place for line in members for place in line.heads()}) == PARTITIONS
 

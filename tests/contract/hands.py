@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from agents.domain.routing import Routing
 from agents.handlers import commands
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.runtime.guard import Delivery
 from streams import topics
 from streams.config.loader import Config
@@ -25,7 +25,7 @@ def carrying_out(config: Config) -> Iterator[None]:
     async def work() -> None:
         with store_on(config.database.url.get_secret_value(), 2) as store:
             async with Emitter(config.kafka) as emitter:
-                deps = Deps(config, Routing(config, {}), {}, store.ledger, emitter, store.clock)
+                deps = HandlerContext(config, Routing(config, {}), {}, store.ledger, emitter, store.clock)
                 records = follow(config.kafka, topics.COMMAND, from_start=True, stopping=over.is_set)
                 while (record := await asyncio.to_thread(next, records, None)) is not None:
                     if decode(Command, record.value).issued_at >= started:

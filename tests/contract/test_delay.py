@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from orderwatch.localservers.bundled import Broker
 from streams import delay_queue
 from streams.config.loader import KafkaConfig
-from streams.delay_queue import DelayLine, Due
+from streams.delay_queue import DelayQueue, Due
 from streams.kafka.producer import group_lag
 from tests.waiting import eventually
 
@@ -57,9 +57,9 @@ class Line:
         return group_lag(self.kafka, group, [topic])[topic, partition][0]
 
     @asynccontextmanager
-    async def running(self, partitions: Iterable[int] = range(2)) -> AsyncIterator[DelayLine]:
+    async def running(self, partitions: Iterable[int] = range(2)) -> AsyncIterator[DelayQueue]:
         """With somebody who takes what is due, and is done with it at once, or never."""
-        line = DelayLine(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, self.died.append)
+        line = DelayQueue(self.kafka, f"{self.kafka.topic_prefix}delay", self.now, self.died.append)
         line.follow(partitions)
         line.start()
 
@@ -143,15 +143,15 @@ async def test_of_a_long_partition_a_few_hundred_are_held_and_the_next_are_read_
 
 async def test_what_it_has_goes_on_while_what_came_cannot_be_read(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     line.create("orders.retry.1s")
-    follow = DelayLine._follow
+    follow = DelayQueue._follow
 
-    def fails(self: DelayLine) -> None:
+    def fails(self: DelayQueue) -> None:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
     async with line.running([0]) as running:
         line.write("orders.retry.1s", ("a", -1), partition=0)
         await wait_for(line, 1)
-        monkeypatch.setattr(DelayLine, "_follow", fails)
+        monkeypatch.setattr(DelayQueue, "_follow", fails)
         running.follow([0, 1])
         await asyncio.sleep(0.2)
         since = time.monotonic()
@@ -159,7 +159,7 @@ async def test_what_it_has_goes_on_while_what_came_cannot_be_read(line: Line, mo
         line.write("orders.retry.1s", ("c", -1), partition=1)
         await wait_for(line, 2)
         assert line.keys() == ["a", "b"] and running.turned_at < since, "a watchdog sees that it does not get on"
-        monkeypatch.setattr(DelayLine, "_follow", follow)
+        monkeypatch.setattr(DelayQueue, "_follow", follow)
         await wait_for(line, 3)
         await eventually(lambda: running.turned_at > since)
 
@@ -240,7 +240,7 @@ async def test_what_was_taken_and_not_done_before_a_restart_comes_again_as_begun
 async def test_another_taker_begins_with_what_the_last_one_had_no_room_for(line: Line) -> None:
     line.create("orders.retry.1s", partitions=1)
     line.write("orders.retry.1s", *((f"{n}", -1) for n in range(5)))
-    made = DelayLine(line.kafka, f"{line.kafka.topic_prefix}delay", line.now, line.died.append)
+    made = DelayQueue(line.kafka, f"{line.kafka.topic_prefix}delay", line.now, line.died.append)
     made.follow([0])
     made.start()
     try:
@@ -252,7 +252,7 @@ async def test_another_taker_begins_with_what_the_last_one_had_no_room_for(line:
     assert (first, second) == ([b"0", b"1"], [b"1", b"2", b"3"])
 
 
-async def _some(line: DelayLine, count: int) -> AsyncIterator[Due]:
+async def _some(line: DelayQueue, count: int) -> AsyncIterator[Due]:
     """So many, the last of which is not done with."""
     taken = 0
     async for record in line:
@@ -291,10 +291,10 @@ def test_the_names_of_retry_topics_are_the_ones_that_the_line_listens_to() -> No
 async def test_a_line_that_ends_by_a_defect_says_so(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     defect = RuntimeError("a defect")
 
-    def turn(self: DelayLine) -> None:
+    def turn(self: DelayQueue) -> None:
         raise defect
 
-    monkeypatch.setattr(DelayLine, "_turn", turn)
+    monkeypatch.setattr(DelayQueue, "_turn", turn)
     async with line.running():
         await eventually(lambda: line.died)
     assert line.died == [defect]

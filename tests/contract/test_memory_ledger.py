@@ -15,7 +15,7 @@ from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
 from db.clock import Clock
 from db.ledger import Ledger
-from db.rows import Answer, Change, Commanded, OrderState, Raised
+from db.rows import Answer, Change, CommandRecord, OrderState, Raised
 from db.views import Views
 from orderwatch.crash.memory import MemoryLedger, MemoryViews
 from streams.order import AttemptState, AttentionCode
@@ -47,7 +47,7 @@ def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
 
 def new(order_id: str = "o", quantity: int = 1, **fields: Any) -> Change:
     made = order(quantity, order_id, **fields)
-    return transition.opened(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
+    return transition.open_order(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
 
 
 async def opened(sides: Sides, order_id: str = "o", quantity: int = 1, **fields: Any) -> OrderState:
@@ -63,7 +63,7 @@ async def loaded(sides: Sides, order_id: str = "o") -> OrderState:
 
 async def leased(sides: Sides, order_id: str = "o", lease_s: float = 30.0) -> OrderState:
     state = await opened(sides, order_id)
-    change = transition.sending(state, 1, ROUTING, NOW, transition.Lease("me", lease_s))
+    change = transition.start_sending(state, 1, ROUTING, NOW, transition.Lease("me", lease_s))
     assert change is not None and await sides.ledger.apply(change) is not None
     return await loaded(sides, order_id)
 
@@ -98,7 +98,7 @@ async def test_a_decision_on_an_old_revision_writes_nothing(sides: Sides) -> Non
 
 async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
     state = await opened(sides)
-    change = transition.sending(state, 1, ROUTING, NOW, transition.Lease("me", 30.0))
+    change = transition.start_sending(state, 1, ROUTING, NOW, transition.Lease("me", 30.0))
     assert change is not None
     stored = await sides.ledger.apply(change)
     after = await loaded(sides)
@@ -112,7 +112,7 @@ async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
 @pytest.mark.parametrize(("lease_s", "ends"), [(30.0, False), (-1.0, True)])
 async def test_only_the_databases_clock_ends_a_lease(sides: Sides, lease_s: float, ends: bool) -> None:
     state = await leased(sides, lease_s=lease_s)
-    change = transition.lease_over(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
+    change = transition.on_lease_expired(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
     assert change is not None and (await sides.ledger.apply(change) is not None) is ends
     assert (await loaded(sides)).attempts[0].state is (S.UNKNOWN if ends else S.SENDING)
 
@@ -139,8 +139,8 @@ async def test_one_decision_may_end_an_attempt_and_start_the_next(sides: Sides) 
     assert [row.state for row in (await loaded(sides)).attempts] == [S.NOT_SENT, S.INTENT]
 
 
-def command(command_id: str = "c", order_id: str = "o") -> Commanded:
-    return Commanded(
+def command(command_id: str = "c", order_id: str = "o") -> CommandRecord:
+    return CommandRecord(
         command_id=command_id, tenant_id="t", order_id=order_id, action="cancel", by="ayse", reason="why", issued_at=NOW
     )
 
@@ -279,8 +279,8 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
     state = await opened(sides)
     at = Clock().now() - timedelta(seconds=100)
     await sides.ledger.apply(touched(state, version=1, last_event={"version": 1}, last_event_at=at))
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
-    assert await sides.ledger.untold(("", ""), 200.0, 10) == []
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == [("t", "o")]
+    assert await sides.ledger.unpublished(("", ""), 200.0, 10) == []
     row = {
         "tenant_id": "t",
         "order_id": "o",
@@ -299,10 +299,10 @@ async def test_a_status_is_untold_until_the_view_has_it(sides: Sides) -> None:
         "cost_currency": None,
     }
     await sides.views.status([row])
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == []
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == []
     await sides.ledger.apply(touched(await loaded(sides), version=2, last_event={"version": 2}, last_event_at=at))
     await sides.views.status([row])
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == [("t", "o")]
 
 
 async def test_an_attention_is_untold_until_the_view_has_it(sides: Sides) -> None:
@@ -315,8 +315,8 @@ async def test_an_attention_is_untold_until_the_view_has_it(sides: Sides) -> Non
     await sides.ledger.apply(touched(state, raised=raised))
     shown = ("long_pending", "reversal", "long_pending")
     for number, code in enumerate(shown):
-        assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
-        assert await sides.ledger.untold(("", ""), 200.0, 10) == []
+        assert await sides.ledger.unpublished(("", ""), 60.0, 10) == [("t", "o")]
+        assert await sides.ledger.unpublished(("", ""), 200.0, 10) == []
         await sides.views.attention(
             [
                 {
@@ -330,7 +330,7 @@ async def test_an_attention_is_untold_until_the_view_has_it(sides: Sides) -> Non
                 }
             ]
         )
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == []
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == []
 
 
 async def test_of_an_order_at_its_end_only_a_reversal_is_still_told(sides: Sides) -> None:
@@ -339,15 +339,15 @@ async def test_of_an_order_at_its_end_only_a_reversal_is_still_told(sides: Sides
     ended = {"status": "rejected", "external_status": "failed", "finished_at": at}
     expired, reversal = (Raised(code=code, message="m", since=at) for code in ("expired", "reversal"))
     await sides.ledger.apply(touched(state, raised=[expired], **ended))
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == []
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == []
     await sides.ledger.apply(touched(await loaded(sides), raised=[expired, reversal]))
-    assert await sides.ledger.untold(("", ""), 60.0, 10) == [("t", "o")]
+    assert await sides.ledger.unpublished(("", ""), 60.0, 10) == [("t", "o")]
 
 
 async def test_orders_that_wait_for_the_configuration_are_found(sides: Sides) -> None:
     made = order()
     waits = routing(mode="manual", primary=None, fallback=None)
-    await sides.ledger.open(transition.opened(made, waits, waits.first(facts_of(made)), made.accepted_at))
+    await sides.ledger.open(transition.open_order(made, waits, waits.first(facts_of(made)), made.accepted_at))
     (due,) = await sides.ledger.waiting(("", ""), [AttentionCode.MANUAL_ROUTE], 10)
     assert (due.order_id, due.attempt, due.due_at) == ("o", 0, NOW)
     assert await sides.ledger.waiting(("", ""), [AttentionCode.NO_ROUTING], 10) == []
@@ -363,17 +363,17 @@ def decisions(state: OrderState, draw: random.Random, at: Any, way: Any) -> Chan
     match draw.randrange(7):
         case 0 | 1:
             lease = transition.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
-            return transition.sending(state, row.attempt, way, at, lease)
+            return transition.start_sending(state, row.attempt, way, at, lease)
         case 2 | 3:
             token = row.lease_token or "none"
-            return transition.placed(state, row.attempt, token, answer, way, SCHEDULE, at)
+            return transition.on_placement_answer(state, row.attempt, token, answer, way, SCHEDULE, at)
         case 4:
-            return transition.lease_over(state, row.attempt, way, SCHEDULE, at, "check")
+            return transition.on_lease_expired(state, row.attempt, way, SCHEDULE, at, "check")
         case 5:
             seen = StatusAnswer(draw.choice(list(Seen)), external_id="x")
-            return transition.seen(state, row.attempt, seen, way, SCHEDULE, at)
+            return transition.on_status_answer(state, row.attempt, seen, way, SCHEDULE, at)
         case _:
-            return transition.busy(state, row.attempt, way, at, 5.0, "full")
+            return transition.defer(state, row.attempt, way, at, 5.0, "full")
 
 
 def shown(state: OrderState | None) -> Any:
@@ -395,7 +395,7 @@ async def test_a_random_walk_of_decisions_ends_the_same_on_both(database: str, s
     with store_on(database) as store:
         memory = in_memory()
         made = order(draw.choice([1, 2]))
-        change = transition.opened(made, way, way.first(facts_of(made)), NOW)
+        change = transition.open_order(made, way, way.first(facts_of(made)), NOW)
         for ledger in (store.ledger, memory.ledger):
             assert await ledger.open(msgspec.convert(msgspec.to_builtins(change), Change)) is not None
         written = refused = 0

@@ -11,7 +11,7 @@ from agents.handlers import commands as handler_commands
 from agents.providers.base import Placed, Seen
 from agents.runtime.guard import Delivery
 from db.control import commands
-from db.rows import Commanded
+from db.rows import CommandRecord
 from streams.errors import BrokerUnavailable, EventError
 from streams.events import Check, Command, decode, encode
 from streams.order import AttemptState, CommandAction, ExternalStatus
@@ -47,7 +47,7 @@ def says(
     return Delivery("orders.command", 0, 1, order_id.encode(), encode(event), [], repeated=repeated)
 
 
-def answer(store: Store, command_id: str = "c-1") -> Commanded:
+def answer(store: Store, command_id: str = "c-1") -> CommandRecord:
     found = commands.result(store.engine, "t", command_id)
     assert found is not None
     return found
@@ -173,7 +173,7 @@ async def test_an_order_that_nobody_knows_gets_an_answer(store: Store) -> None:
 
 async def test_an_id_that_belongs_to_another_order_does_nothing(store: Store) -> None:
     worker = await waiting(store, FakeProvider(Placed.NOT_SENT, Placed.ACCEPTED))
-    other = Commanded(
+    other = CommandRecord(
         command_id="c-1", tenant_id="t", order_id="other", action="cancel", by="ayse", reason="why", issued_at=LATER
     )
     commands.receive(store.engine, other)  # and its worker died before it decided

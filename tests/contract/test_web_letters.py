@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from agents.domain.routing import Routing
 from agents.handlers import commands as handler_commands
-from agents.handlers.context import Deps
+from agents.handlers.context import HandlerContext
 from agents.runtime.guard import Delivery
 from db import models as m
 from db.control import stored_config
@@ -160,7 +160,7 @@ def test_a_replay_is_an_event_that_is_carried_out_once_per_command_id(
         with store_on(stocked.config.database.url.get_secret_value(), 2) as store:
             sent.away = away
             await handler_commands.command(
-                Deps(stocked.config, Routing(stocked.config, {}), {}, store.ledger, sent, store.clock),  # type: ignore[arg-type]
+                HandlerContext(stocked.config, Routing(stocked.config, {}), {}, store.ledger, sent, store.clock),  # type: ignore[arg-type]
                 delivery,
             )
 

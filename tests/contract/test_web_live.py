@@ -18,7 +18,7 @@ from orderwatch.dashboard import event_stream as web_live
 from orderwatch.dashboard.api import live as api_live
 from streams import topics
 from streams.events import Amount, Attention, Event, StatusChanged
-from streams.kafka.producer import Pump, message
+from streams.kafka.producer import ProducerThread, message
 from tests.contract.test_web_access import cookie, log_in
 from tests.dashboard import Dashboard, dashboard, settings
 from tests.waiting import wait_until
@@ -70,9 +70,9 @@ def stream(site: Dashboard, token: str, **headers: str) -> Iterator[Stream]:
 
 
 @pytest.fixture
-def pump(site: Dashboard) -> Iterator[Pump]:
+def pump(site: Dashboard) -> Iterator[ProducerThread]:
     """A producer of ours; the dashboard follows both topics when the test begins."""
-    made = Pump(site.config.kafka)
+    made = ProducerThread(site.config.kafka)
     heard = site.server.live.heard
 
     def both_are_heard() -> bool:
@@ -85,7 +85,7 @@ def pump(site: Dashboard) -> Iterator[Pump]:
     made.close()
 
 
-def say(pump: Pump, event: Event, topic: str) -> None:
+def say(pump: ProducerThread, event: Event, topic: str) -> None:
     pump.submit(message(event, topic), lambda error, record: None)
 
 
@@ -111,7 +111,9 @@ def raised(order_id: str, tenant_id: str | None = "demo") -> Attention:
     return Attention(tenant_id=tenant_id, order_id=order_id, code="expired", message="late", since=NOW)
 
 
-def test_changes_and_attention_are_told_as_they_happen_and_without_secrets(site: Dashboard, pump: Pump) -> None:
+def test_changes_and_attention_are_told_as_they_happen_and_without_secrets(
+    site: Dashboard, pump: ProducerThread
+) -> None:
     order = f"l-{uuid4().hex}"
     with stream(site, site.token("orders:read", tenant="demo")) as heard:
         say(pump, changed(order), topics.STATUS_CHANGED)
@@ -133,7 +135,7 @@ def test_changes_and_attention_are_told_as_they_happen_and_without_secrets(site:
     assert (attention["code"], attention["message"]) == ("expired", "late")
 
 
-def test_a_listener_hears_its_own_tenant_only(site: Dashboard, pump: Pump) -> None:
+def test_a_listener_hears_its_own_tenant_only(site: Dashboard, pump: ProducerThread) -> None:
     mine, theirs = f"l-{uuid4().hex}", f"l-{uuid4().hex}"
     of_kral, of_all = site.token("orders:read", tenant="kral"), site.token("orders:read")
     with stream(site, of_kral) as kral, stream(site, of_all) as all_:
@@ -147,7 +149,7 @@ def test_a_listener_hears_its_own_tenant_only(site: Dashboard, pump: Pump) -> No
     assert sorted(heard) == [("attention", mine), ("status", mine)]
 
 
-def test_an_older_version_of_an_order_is_not_told(site: Dashboard, pump: Pump) -> None:
+def test_an_older_version_of_an_order_is_not_told(site: Dashboard, pump: ProducerThread) -> None:
     order = f"l-{uuid4().hex}"
     with stream(site, site.token("orders:read")) as heard:
         for version in (2, 1, 2, 3):
@@ -155,7 +157,7 @@ def test_an_older_version_of_an_order_is_not_told(site: Dashboard, pump: Pump) -
         assert [heard.until("status", order)["version"] for _ in range(2)] == [2, 3]
 
 
-def test_a_last_event_id_is_tolerated(site: Dashboard, pump: Pump) -> None:
+def test_a_last_event_id_is_tolerated(site: Dashboard, pump: ProducerThread) -> None:
     order = f"l-{uuid4().hex}"
     with stream(site, site.token("orders:read"), **{"last-event-id": "17"}) as heard:
         say(pump, changed(order), topics.STATUS_CHANGED)
@@ -174,7 +176,7 @@ def test_silence_is_filled_and_ends_when_the_token_is_revoked(site: Dashboard, m
             pass
 
 
-def test_a_revoked_token_hears_nothing_more_while_events_flow(site: Dashboard, pump: Pump) -> None:
+def test_a_revoked_token_hears_nothing_more_while_events_flow(site: Dashboard, pump: ProducerThread) -> None:
     token = site.token("orders:read")
     with stream(site, token) as heard:
         api_tokens.revoke(site.engine, token.split("_")[1], "test")
@@ -209,7 +211,7 @@ def test_one_token_takes_so_many_streams_and_no_more(site: Dashboard, monkeypatc
 
 
 def test_who_takes_nothing_is_let_go_and_others_are_served(
-    site: Dashboard, pump: Pump, monkeypatch: pytest.MonkeyPatch, expect_errors: Callable[[str], None]
+    site: Dashboard, pump: ProducerThread, monkeypatch: pytest.MonkeyPatch, expect_errors: Callable[[str], None]
 ) -> None:
     """Its queue is bounded, and so is the time for one send: it holds neither memory nor a place for ever."""
     expect_errors("ASGI callable returned without completing response")

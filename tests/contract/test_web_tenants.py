@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from db import models as m
 from db.control import stored_config
-from db.rows import Commanded
+from db.rows import CommandRecord
 from orderwatch.dashboard.app import create, handlers
 from orderwatch.dashboard.auth import PUBLIC
 from orderwatch.dashboard.context import gather
@@ -114,7 +114,7 @@ def fill(engine: sa.Engine) -> None:
         put_dead_letter(
             engine, 1 if tenant == "kral" else 2, order_id=order, value=value, error=order, tenant_id=tenant
         )
-    told = Commanded(
+    told = CommandRecord(
         command_id=f"{MARK}-command",
         tenant_id="kral",
         order_id=ORDER,

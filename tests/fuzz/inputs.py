@@ -20,7 +20,7 @@ from db.rows import parameters
 from orderwatch.support.order_files import Rejects, read_orders
 from streams import delay_queue, events
 from streams.config.loader import CatalogueDocs, load, with_catalog
-from streams.delay_queue import DelayLine
+from streams.delay_queue import DelayQueue
 from streams.errors import ConfigError, EventError
 from streams.events import Check, Created, decode, encode, event_id
 from streams.kafka.producer import Outgoing
@@ -296,8 +296,8 @@ DELAY_WORDS = [
 ]
 
 
-def _line_of(heads: Heads) -> DelayLine:
-    line = DelayLine.__new__(DelayLine)  # without its consumer and its thread
+def _line_of(heads: Heads) -> DelayQueue:
+    line = DelayQueue.__new__(DelayQueue)  # without its consumer and its thread
     line.__dict__.update(
         _now=lambda: NOW,
         _held={},

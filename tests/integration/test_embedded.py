@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from orderwatch.localservers import bundled
 from orderwatch.localservers.bundled import HOST, Broker, PartError, Postgres, announce, running, withdraw
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from tests.conftest import wait_until
 
 OWNER = """
@@ -62,7 +62,7 @@ def test_no_server_outlives_the_process_that_started_it(directory: Path, number:
 
 
 def test_a_server_does_not_outlive_its_killed_keeper(directory: Path) -> None:
-    process = Leashed(["sleep", "60"], log=directory / "log")
+    process = ChildProcess(["sleep", "60"], log=directory / "log")
     os.kill(process._keeper.pid, signal.SIGKILL)
     wait_until(lambda: not alive(process.pid))
     process.stop()
@@ -71,7 +71,7 @@ def test_a_server_does_not_outlive_its_killed_keeper(directory: Path) -> None:
 def test_a_command_that_ignores_the_stop_signal_is_killed(directory: Path) -> None:
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     script = f"import signal, time; {deaf}; print('deaf', flush=True); time.sleep(60)"
-    process = Leashed([sys.executable, "-c", script], log=directory / "log", grace_s=0.2)
+    process = ChildProcess([sys.executable, "-c", script], log=directory / "log", grace_s=0.2)
     wait_until(lambda: "deaf" in (directory / "log").read_text())
     process.stop()
     assert process.ended() and not alive(process.pid)
@@ -79,7 +79,7 @@ def test_a_command_that_ignores_the_stop_signal_is_killed(directory: Path) -> No
 
 def test_a_command_has_the_default_signal_actions(directory: Path) -> None:
     script = "import signal; print(repr(signal.getsignal(signal.SIGTERM)))"
-    process = Leashed([sys.executable, "-c", script], log=directory / "log")
+    process = ChildProcess([sys.executable, "-c", script], log=directory / "log")
     wait_until(process.ended)
     process.stop()
     assert "SIG_DFL" in (directory / "log").read_text()

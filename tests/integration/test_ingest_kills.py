@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from db.control import api_tokens
 from db.engine import connect
 from orderwatch.localservers.bundled import Broker, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams import topics
 from streams.config.loader import load
 from streams.kafka.producer import apply_topics, follow
@@ -60,9 +60,9 @@ class Shop(threading.Thread):
         return status == 202
 
 
-def serving(place: Path, port: int, environ: dict[str, str]) -> Leashed:
+def serving(place: Path, port: int, environ: dict[str, str]) -> ChildProcess:
     command = [sys.executable, "-m", "orderwatch", "dashboard", "--port", str(port)]
-    return Leashed(command, log=place / "dashboard.log", cwd=place, env=environ)
+    return ChildProcess(command, log=place / "dashboard.log", cwd=place, env=environ)
 
 
 def test_a_killed_dashboard_loses_and_doubles_no_order(tmp_path: Path, database: str, broker: Broker) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import yaml
 
 from orderwatch.localservers.bundled import Broker, Postgres, free_port
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams.events import Created
 from streams.kafka.producer import group_lag
 from streams.topics import PROMISES
@@ -32,7 +32,7 @@ def order(order_id: str, package: str = "sixty") -> Created:
     )
 
 
-def supervised(system: System, port: int, at: str) -> Leashed:
+def supervised(system: System, port: int, at: str) -> ChildProcess:
     """``orderwatch worker``, whose worker hangs at the first order that it opens, or at its first check."""
     log = system.directory / "worker-supervised.log"
     env = {
@@ -42,7 +42,7 @@ def supervised(system: System, port: int, at: str) -> Leashed:
         "CHAOS_HANG": str(system.directory / "hung"),
         "CHAOS_HANG_AT": at,
     }
-    worker = Leashed(
+    worker = ChildProcess(
         [sys.executable, "-m", "orderwatch", "worker", "--config", str(system.config_path), "--web-port", str(port)],
         log=log,
         cwd=system.directory,

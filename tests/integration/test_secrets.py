@@ -217,7 +217,7 @@ def take_every_path(system: System) -> None:
         send(Outgoing("orders.created", b"bad", value, []) for value in MALFORMED)
         send([Outgoing("orders.check", b"bad", MALFORMED[-1], [])])
     answered = """select count(distinct order_id) as n from order_events where order_id = any(:names)
-                  and step in ('answered', 'checked', 'put_off', 'late_answer')"""
+                  and step in ('answered', 'checked', 'defer', 'late_answer')"""
     wait_until(lambda: system.rows(answered, names=list(PACKAGES))[0]["n"] == len(PACKAGES), 60)
     wait_until(lambda: Echo.seen == set(PACKAGES), 60)
     open_allowed = {("shop", name) for name in ("by-hand", "nowhere", *echoed)}

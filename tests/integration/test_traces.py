@@ -22,7 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from db.control import api_tokens
 from orderwatch.localservers.bundled import Broker
-from orderwatch.localservers.child_process import Leashed
+from orderwatch.localservers.child_process import ChildProcess
 from streams import traces
 from streams.clients import Change, OrderProducer, StatusChanges
 from streams.config.loader import TelemetryConfig
@@ -161,7 +161,7 @@ def dashboard_of(system: System) -> Iterator[str]:
     """The process that an operator starts; its address."""
     log = system.directory / "dashboard.log"
     command = [sys.executable, "-m", "orderwatch", "dashboard", "--port", "0", "--config", str(system.config_path)]
-    process = Leashed(command, log=log, cwd=ROOT, env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys})
+    process = ChildProcess(command, log=log, cwd=ROOT, env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys})
     wait_until(lambda: "dashboard at " in log.read_text(errors="replace"), 30)
     yield log.read_text(errors="replace").partition("dashboard at ")[2].split()[0]
     process.stop()

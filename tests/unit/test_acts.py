@@ -61,7 +61,7 @@ def waiting(made: Routing) -> OrderState:
 def unrouted(**options: Any) -> tuple[OrderState, Routing]:
     made = routing(**options)
     new = order()
-    return kept(OrderState(new, []), transition.opened(new, made, made.first(facts_of(new)), NOW)), made
+    return kept(OrderState(new, []), transition.open_order(new, made, made.first(facts_of(new)), NOW)), made
 
 
 # -- check ----------------------------------------------------------------------------------------------------------
@@ -134,7 +134,9 @@ def test_what_was_said_before_the_last_send_is_not_believed() -> None:
     made = routing(REPEATABLE)
     state = at(made, S.UNKNOWN)
     asks = msgspec.structs.replace(row(state), evidence={"repeat": True})
-    again = transition.sending(OrderState(state.order, [asks]), 1, made, later(60), transition.Lease("me-2", 35.0))
+    again = transition.start_sending(
+        OrderState(state.order, [asks]), 1, made, later(60), transition.Lease("me-2", 35.0)
+    )
     state = kept(state, again, later(60))
     state = placed(state, made, Placed.AMBIGUOUS, token="me-2", now=later(61))
     words = {"attempt": 1, "outcome": "not_sent"}

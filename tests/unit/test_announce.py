@@ -22,12 +22,12 @@ def tier(seconds: float) -> str:
 
 def opened(quantity: int = 1) -> OrderState:
     made = order(quantity)
-    change = transition.opened(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
+    change = transition.open_order(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
     return outbound_events.after(OrderState(made, []), change)
 
 
 def sent(state: OrderState, number: int = 1) -> OrderState:
-    change = transition.sending(state, number, ROUTING, NOW, transition.Lease("me", 35.0))
+    change = transition.start_sending(state, number, ROUTING, NOW, transition.Lease("me", 35.0))
     assert change is not None
     for row in change.attempts:
         row.lease_until = row.next_check_at = NOW + timedelta(seconds=35)
@@ -36,19 +36,19 @@ def sent(state: OrderState, number: int = 1) -> OrderState:
 
 def answered(state: OrderState, answer: PlacedAnswer | Placed, number: int = 1) -> OrderState:
     answer = answer if isinstance(answer, PlacedAnswer) else PlacedAnswer(answer)
-    change = transition.placed(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
+    change = transition.on_placement_answer(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
     assert change is not None
     return outbound_events.after(state, change)
 
 
 def asked(state: OrderState, answer: Seen, number: int = 1) -> OrderState:
-    change = transition.seen(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
+    change = transition.on_status_answer(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
     assert change is not None
     return outbound_events.after(state, change)
 
 
 def news(before: OrderState, now: OrderState, at: datetime = NOW) -> list[Outgoing]:
-    return outbound_events.news(before, now, tier, at)
+    return outbound_events.events_between(before, now, tier, at)
 
 
 def ids(records: list[Outgoing]) -> list[tuple[str, str]]:
@@ -79,7 +79,7 @@ def test_an_attempt_that_is_sent_right_away_needs_no_wake_up() -> None:
 
 def test_a_put_off_attempt_wakes_up_under_the_same_number() -> None:
     before = opened()
-    change = transition.busy(before, 1, ROUTING, NOW, 5.0, "full")
+    change = transition.defer(before, 1, ROUTING, NOW, 5.0, "full")
     assert change is not None
     (check,) = news(before, outbound_events.after(before, change))
     due = decode(Check, check.value)
@@ -122,20 +122,20 @@ def test_everything_that_was_told_can_be_told_again_with_the_same_ids() -> None:
         now = step(state)
         told = {each for _, each in ids(news(state, now))}
         for later in (timedelta(), timedelta(days=1)):
-            assert told and told <= {each for _, each in ids(outbound_events.everything(now, tier, NOW + later))}
+            assert told and told <= {each for _, each in ids(outbound_events.all_events(now, tier, NOW + later))}
         state = now
 
 
 def test_what_went_through_the_database_gives_the_same_ids() -> None:
     state = answered(sent(opened()), PlacedAnswer(Placed.ACCEPTED, cost=Money(Decimal("1.50"), "TRY")))
     stored = msgspec.json.decode(msgspec.json.encode(state), type=OrderState, strict=False)
-    assert ids(outbound_events.everything(stored, tier, NOW)) == ids(outbound_events.everything(state, tier, NOW))
+    assert ids(outbound_events.all_events(stored, tier, NOW)) == ids(outbound_events.all_events(state, tier, NOW))
 
 
 def test_a_lease_is_waited_for_when_told_again() -> None:
     state = sent(opened())
     (check,) = [
-        record for record in outbound_events.everything(state, tier, NOW) if record.topic.startswith("orders.retry")
+        record for record in outbound_events.all_events(state, tier, NOW) if record.topic.startswith("orders.retry")
     ]
     due = decode(Check, check.value)
     assert (due.reason, due.due_at) == ("reconcile", NOW + timedelta(seconds=35))
@@ -147,7 +147,7 @@ def test_checks_can_be_left_out_or_kept_to_one_line() -> None:
         state = answered(sent(state, number), Placed.ACCEPTED, number)
 
     def lines(line: int | None) -> list[int]:
-        records = outbound_events.everything(state, tier, NOW, line)
+        records = outbound_events.all_events(state, tier, NOW, line)
         return [decode(Check, r.value).attempt for r in records if r.topic.startswith("orders.retry")]
 
     assert (lines(None), lines(0), lines(2)) == ([1, 2, 3], [], [2])
@@ -155,16 +155,16 @@ def test_checks_can_be_left_out_or_kept_to_one_line() -> None:
 
 def test_the_last_status_is_said_again_as_it_was() -> None:
     state = answered(sent(opened()), Placed.ACCEPTED)
-    (again,) = [r for r in outbound_events.everything(state, tier, NOW) if r.topic == "orders.status-changed"]
+    (again,) = [r for r in outbound_events.all_events(state, tier, NOW) if r.topic == "orders.status-changed"]
     (first,) = [r for r in news(opened(), state) if r.topic == "orders.status-changed"]
     assert again == first
-    assert "orders.status-changed" not in [r.topic for r in outbound_events.everything(opened(), tier, NOW)]
+    assert "orders.status-changed" not in [r.topic for r in outbound_events.all_events(opened(), tier, NOW)]
 
 
 def test_the_status_comes_after_everything_that_only_it_lets_the_sweep_say_again() -> None:
     before = answered(sent(opened()), Placed.AMBIGUOUS)
     now = asked(before, Seen.FAILED)
-    for records in (news(before, now), outbound_events.everything(now, tier, NOW)):
+    for records in (news(before, now), outbound_events.all_events(now, tier, NOW)):
         topics = [r.topic for r in records]
         assert topics.index("orders.referenced") < topics.index("orders.status-changed")
 

@@ -72,7 +72,7 @@ def still_open(b: Books) -> None:
     b.orders[TWO] = "unknown"
 
 
-def untold(b: Books) -> None:
+def unpublished(b: Books) -> None:
     del b.topic[ONE]
 
 
@@ -98,7 +98,7 @@ def told_of_a_stranger(b: Books) -> None:
         (failed_but_bought, "kral/K-1: failed in PostgreSQL, but bought at the provider"),
         (failed_but_perhaps_bought, "kral/K-1: failed in PostgreSQL, but bought at the provider"),
         (still_open, "kral/K-1: still unknown"),
-        (untold, "demo/D-1: completed in PostgreSQL, nothing on the status topic"),
+        (unpublished, "demo/D-1: completed in PostgreSQL, nothing on the status topic"),
         (told_otherwise, "demo/D-1: completed in PostgreSQL, processing on the status topic"),
         (told_of_a_stranger, "demo/D-9: on the status topic only"),
     ],

@@ -168,8 +168,14 @@ MISTAKES = {
         "integrations[0].currency is lira; expected an ISO currency like TRY",
     ),
     "negative money": (integration("low_balance: -1"), "integrations[0].low_balance is -1; expected at least 0"),
-    "share above one": ("dispatch: {max_parked_share: 2}", "dispatch.max_parked_share is 2; expected at most 1"),
-    "share of nothing": ("dispatch: {max_parked_share: 0}", "dispatch.max_parked_share is 0; expected more than 0"),
+    "share above one": (
+        "dispatch: {max_dead_letter_ratio: 2}",
+        "dispatch.max_dead_letter_ratio is 2; expected at most 1",
+    ),
+    "share of nothing": (
+        "dispatch: {max_dead_letter_ratio: 0}",
+        "dispatch.max_dead_letter_ratio is 0; expected more than 0",
+    ),
     "missing key": (
         "integrations: [{id: a, tenant_id: demo}]",
         "integrations[0].provider is missing; expected znet, barakat, apstore, codes, or the name of a plug-in",
@@ -346,8 +352,8 @@ MISTAKES = {
     "tag": ("web: {host: !secret x}", "web.host is a tagged value; expected plain YAML without tags"),
     "number that is none": ("web: {port: 0x_}", "web.port is 0x_; expected a number, true, false, or text in quotes"),
     "infinite number": (
-        "dispatch: {max_parked_share: .inf}",
-        "dispatch.max_parked_share is .inf; expected a number below 2^63",
+        "dispatch: {max_dead_letter_ratio: .inf}",
+        "dispatch.max_dead_letter_ratio is .inf; expected a number below 2^63",
     ),
     "NUL": ('web: {host: "a\\0"}', "web.host is holding a NUL or half a character; expected text"),
 }

@@ -13,7 +13,7 @@ import pytest
 
 from agents.domain import transition
 from agents.handlers import check, dispatch
-from agents.handlers.context import settle, tell
+from agents.handlers.context import commit, publish
 from agents.maintenance import sweeper
 from agents.providers.base import Placed, PlacedAnswer, Refusal
 from agents.runtime.ordered_pool import Pool
@@ -153,14 +153,14 @@ def with_timeouts_as_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_unknown_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fallback starts while the outcome is open."""
-    right = transition.placed
+    right = transition.on_placement_answer
 
     def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, *rest: Any) -> Any:
         if answer.kind is Placed.AMBIGUOUS:
             answer = replace(answer, kind=Placed.NOT_SENT)
         return right(state, number, token, answer, *rest)
 
-    monkeypatch.setattr(transition, "placed", placed)
+    monkeypatch.setattr(transition, "on_placement_answer", placed)
 
 
 def with_acknowledgement_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def without_telling_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: Any) -> None: ...
 
     for module in (dispatch, check):
-        monkeypatch.setattr(module, "tell_again", nothing)
+        monkeypatch.setattr(module, "republish", nothing)
 
 
 def with_orders_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +204,8 @@ def with_thresholds_written_before_they_are_told(monkeypatch: pytest.MonkeyPatch
     async def long_pending(deps: Any, key: Any, threshold_s: float) -> None:
         state = await deps.ledger.load(key)
         now = deps.clock.now()
-        after = await settle(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
-        await tell(deps, state, after)
+        after = await commit(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
+        await publish(deps, state, after)
 
     monkeypatch.setattr(sweeper, "_long_pending", long_pending)
 

@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
         self.in_flight: dict[str, tuple[int, PlacedAnswer | None]] = {}
         new = order(quantity, deadline_at=DEADLINE)
         self.state = OrderState(new, [])
-        self.keep(transition.opened(new, self.routing, self.routing.first(facts_of(new)), self.now))
+        self.keep(transition.open_order(new, self.routing, self.routing.first(facts_of(new)), self.now))
 
     def keep(self, change: Change | None) -> None:
         if change is None:
@@ -124,7 +124,9 @@ class Life(RuleBasedStateMachine):
         if row not in self.may_send():
             return
         token = f"token-{row.attempt}-{row.sends}"
-        change = transition.sending(self.state, row.attempt, self.routing, self.now, transition.Lease(token, LEASE_S))
+        change = transition.start_sending(
+            self.state, row.attempt, self.routing, self.now, transition.Lease(token, LEASE_S)
+        )
         assert change is not None
         self.keep(change)
         bought, answer = what
@@ -147,14 +149,16 @@ class Life(RuleBasedStateMachine):
         token = data.draw(st.sampled_from(sorted(self.in_flight)), label="token")
         number, answer = self.in_flight.pop(token)
         if answer is not None:  # else the process died with it
-            self.keep(transition.placed(self.state, number, token, answer, self.routing, SCHEDULE, self.now))
+            self.keep(
+                transition.on_placement_answer(self.state, number, token, answer, self.routing, SCHEDULE, self.now)
+            )
 
     @precondition(lambda self: self.rows(S.SENDING))
     @rule(data=st.data())
     def lease_over(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.SENDING))
         self.wait_for(row)
-        self.keep(transition.lease_over(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
+        self.keep(transition.on_lease_expired(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
 
     def truth(self, row: Attempt) -> Seen:
         visible_at, ended = self.bought.get(row.reference, (self.now, Seen.NOT_FOUND))
@@ -166,7 +170,7 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.UNKNOWN, S.ACCEPTED))
         self.wait_for(row)
         answer = StatusAnswer(trouble or self.truth(row))
-        self.keep(transition.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+        self.keep(transition.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.profile.look_up and self.rows(S.UNKNOWN))
     @rule(data=st.data())
@@ -179,7 +183,7 @@ class Life(RuleBasedStateMachine):
                 return
             self.wait_for(row)
             answer = StatusAnswer(self.truth(row))
-            self.keep(transition.seen(self.state, number, answer, self.routing, SCHEDULE, self.now))
+            self.keep(transition.on_status_answer(self.state, number, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
     @rule(data=st.data())
@@ -187,20 +191,20 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
         if row.next_check_at is not None:
             answer = StatusAnswer(self.truth(row))
-            self.keep(transition.seen(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+            self.keep(transition.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.UNKNOWN) and not self.profile.look_up)
     @rule(data=st.data())
     def no_way_out(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.UNKNOWN))
         if not transition.may_repeat(self.routing, row, self.now):
-            self.keep(transition.stranded(self.state, row, self.routing, self.now))
+            self.keep(transition.on_missing_integration(self.state, row, self.routing, self.now))
 
     @precondition(lambda self: self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
     @rule(data=st.data())
     def lane_is_full(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
-        self.keep(transition.busy(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
+        self.keep(transition.defer(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
 
     @precondition(lambda self: self.now >= self.state.order.deadline_at)
     @rule()

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from streams.config.loader import KafkaConfig
-from streams.delay_queue import DelayLine, Due
+from streams.delay_queue import DelayQueue, Due
 
 TIER = "orders.retry.1s"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -85,31 +85,31 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def line(clock: Clock) -> Iterator[DelayLine]:
-    made = DelayLine(KafkaConfig(bootstrap_servers="127.0.0.1:1"), "delay", clock, lambda error: None)
+def line(clock: Clock) -> Iterator[DelayQueue]:
+    made = DelayQueue(KafkaConfig(bootstrap_servers="127.0.0.1:1"), "delay", clock, lambda error: None)
     real, made._consumer = made._consumer, Consumer()  # type: ignore[assignment]
     yield made
     real.close()
 
 
 @pytest.fixture
-def consumer(line: DelayLine) -> Consumer:
+def consumer(line: DelayQueue) -> Consumer:
     follow(line, 0, 1)
     return line._consumer  # type: ignore[return-value]
 
 
-def follow(line: DelayLine, *partitions: int) -> None:
+def follow(line: DelayQueue, *partitions: int) -> None:
     line.follow(partitions)
     line._follow()
 
 
-def turn(line: DelayLine, *records: Any) -> None:
+def turn(line: DelayQueue, *records: Any) -> None:
     consumer: Any = line._consumer
     consumer.records += records
     line._turn()
 
 
-def take(line: DelayLine) -> list[Due]:
+def take(line: DelayQueue) -> list[Due]:
     found: list[Due] = []
     while line._due or line._take():
         found.append(line._due.popleft())
@@ -120,7 +120,9 @@ def places(due: Sequence[Due]) -> list[tuple[int, int]]:
     return [(each.partition, each.offset) for each in due]
 
 
-def test_what_comes_of_a_partition_that_went_away_is_left_to_its_new_owner(line: DelayLine, consumer: Consumer) -> None:
+def test_what_comes_of_a_partition_that_went_away_is_left_to_its_new_owner(
+    line: DelayQueue, consumer: Consumer
+) -> None:
     follow(line, 0)
     turn(line, record(0, 5), record(1, 5))
 
@@ -133,7 +135,7 @@ def test_what_comes_of_a_partition_that_went_away_is_left_to_its_new_owner(line:
     assert not line.heads()
 
 
-def test_only_what_is_done_with_all_before_it_may_be_committed(line: DelayLine, consumer: Consumer) -> None:
+def test_only_what_is_done_with_all_before_it_may_be_committed(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, *(record(0, offset) for offset in range(4)), record(1, 9))
     first, *others, elsewhere = take(line)
 
@@ -147,7 +149,7 @@ def test_only_what_is_done_with_all_before_it_may_be_committed(line: DelayLine, 
     assert consumer.stored == [(1, 10), (0, 4)]
 
 
-def test_what_is_done_after_its_partition_went_commits_nothing(line: DelayLine, consumer: Consumer) -> None:
+def test_what_is_done_after_its_partition_went_commits_nothing(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, record(0, 5), record(1, 5))
     kept, gone = take(line)
     follow(line, 0)
@@ -162,7 +164,7 @@ def test_what_is_done_after_its_partition_went_commits_nothing(line: DelayLine, 
     assert places(take(line)) == [(1, 3)]
 
 
-def test_what_is_done_when_its_partition_goes_is_committed_on_the_way(line: DelayLine, consumer: Consumer) -> None:
+def test_what_is_done_when_its_partition_goes_is_committed_on_the_way(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, record(1, 5), record(1, 6))
     first, _ = take(line)
     first.ack()
@@ -173,7 +175,7 @@ def test_what_is_done_when_its_partition_goes_is_committed_on_the_way(line: Dela
 
 
 def test_it_reads_the_partitions_of_its_worker_from_where_they_are_committed(
-    line: DelayLine, consumer: Consumer
+    line: DelayQueue, consumer: Consumer
 ) -> None:
     assert consumer.read == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
 
@@ -185,14 +187,14 @@ def test_it_reads_the_partitions_of_its_worker_from_where_they_are_committed(
     assert consumer.read == {0: 7, 1: OFFSET_BEGINNING}
 
 
-def test_a_partition_beyond_those_of_the_checks_has_an_owner_too(line: DelayLine, consumer: Consumer) -> None:
+def test_a_partition_beyond_those_of_the_checks_has_an_owner_too(line: DelayQueue, consumer: Consumer) -> None:
     follow(line, 1)
     consumer.checks = 1
     follow(line, 0)
     assert consumer.read == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
 
 
-def test_a_partition_that_was_paused_and_comes_back_is_read(line: DelayLine, consumer: Consumer) -> None:
+def test_a_partition_that_was_paused_and_comes_back_is_read(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, *(record(0, offset, offset + 1) for offset in range(300)))
     assert consumer.paused == {0}
 
@@ -202,14 +204,14 @@ def test_a_partition_that_was_paused_and_comes_back_is_read(line: DelayLine, con
     assert not consumer.paused
 
 
-def test_the_oldest_comes_first_whatever_its_partition(line: DelayLine, consumer: Consumer) -> None:
+def test_the_oldest_comes_first_whatever_its_partition(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, record(0, 1, -20), record(0, 2, -10), record(0, 3, 0.5), record(1, 1, -30), record(1, 2, -5))
 
     assert places(take(line)) == [(1, 1), (0, 1), (0, 2), (1, 2)]
     assert line.heads() == {(TIER, 0): NOON + timedelta(seconds=0.5)}
 
 
-def test_it_says_by_how_much_the_oldest_was_late(line: DelayLine, consumer: Consumer) -> None:
+def test_it_says_by_how_much_the_oldest_was_late(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, record(0, 1, -20), record(1, 1, -30), record(1, 2, 5))
     assert line.late_s == 0.0
 
@@ -220,7 +222,7 @@ def test_it_says_by_how_much_the_oldest_was_late(line: DelayLine, consumer: Cons
     assert line.late_s == 0.0, "nothing is due any more"
 
 
-def test_little_is_taken_out_at_once(line: DelayLine, consumer: Consumer) -> None:
+def test_little_is_taken_out_at_once(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, *(record(0, offset) for offset in range(120)))
 
     assert [line._take() for _ in range(2)] == [50, 0], "until somebody has taken these"
@@ -228,7 +230,7 @@ def test_little_is_taken_out_at_once(line: DelayLine, consumer: Consumer) -> Non
 
 
 def test_what_was_due_before_its_partition_came_may_have_been_begun_with_by_somebody_else(
-    line: DelayLine, consumer: Consumer, clock: Clock
+    line: DelayQueue, consumer: Consumer, clock: Clock
 ) -> None:
     turn(line, record(0, 1, -60), record(0, 2, 0.5), record(0, 3, 1.5))
     clock.now += timedelta(seconds=10)
@@ -236,7 +238,7 @@ def test_what_was_due_before_its_partition_came_may_have_been_begun_with_by_some
     assert [due.repeated for due in take(line)] == [True, True, False], "clocks differ by up to a second"
 
 
-def test_what_says_no_time_goes_on_at_once_and_waits_for_its_turn(line: DelayLine, consumer: Consumer) -> None:
+def test_what_says_no_time_goes_on_at_once_and_waits_for_its_turn(line: DelayQueue, consumer: Consumer) -> None:
     turn(line, record(0, 1, None), record(0, 2, 5), record(0, 3, None), record(1, 1, 3 * 86_400))
 
     assert places(take(line)) == [(0, 1), (1, 1)], "what is due after its topic has forgotten it cannot wait either"
@@ -244,7 +246,7 @@ def test_what_says_no_time_goes_on_at_once_and_waits_for_its_turn(line: DelayLin
 
 
 def test_a_partition_of_which_enough_is_held_is_paused_until_half_of_it_is_gone(
-    line: DelayLine, consumer: Consumer, clock: Clock
+    line: DelayQueue, consumer: Consumer, clock: Clock
 ) -> None:
     turn(line, *(record(0, offset, offset + 1) for offset in range(300)), record(1, 1, 1))
     assert consumer.paused == {0}
@@ -261,7 +263,7 @@ def test_a_partition_of_which_enough_is_held_is_paused_until_half_of_it_is_gone(
 
 
 def test_a_partition_of_which_much_comes_is_read_on_until_what_is_held_lasts(
-    line: DelayLine, consumer: Consumer, clock: Clock
+    line: DelayQueue, consumer: Consumer, clock: Clock
 ) -> None:
     turn(line, *(record(0, offset, 1 + offset / 1000) for offset in range(400)))
     assert not consumer.paused, "all of it is gone in less than two seconds"
@@ -279,7 +281,7 @@ def test_a_partition_of_which_much_comes_is_read_on_until_what_is_held_lasts(
     assert not consumer.paused
 
 
-def test_of_a_flood_no_more_is_read_than_memory_is_worth(line: DelayLine, consumer: Consumer, clock: Clock) -> None:
+def test_of_a_flood_no_more_is_read_than_memory_is_worth(line: DelayQueue, consumer: Consumer, clock: Clock) -> None:
     turn(line, *(record(0, offset, -60) for offset in range(999)))
     assert not consumer.paused
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agents.runtime import guard as module
-from agents.runtime.guard import Delivery, Guard, TooManyParked
+from agents.runtime.guard import DeadLetterRatioExceeded, Delivery, Guard
 from streams.errors import BrokerUnavailable, ConfigError, EventError, OrderNotFound, StoreUnavailable
 from streams.kafka.producer import Outgoing
 from tests.fakes import Sent
@@ -159,7 +159,7 @@ async def test_a_bad_release_stops_the_worker_and_acknowledges_nothing(expect_er
     assert not stopped.errors and len(sent.records) == 25
     running = asyncio.create_task(guard("dispatch", Script(ValueError()), DELIVERY))
     await eventually(lambda: stopped.errors)
-    assert isinstance(stopped.errors[0], TooManyParked) and not running.done() and len(sent.records) == 25
+    assert isinstance(stopped.errors[0], DeadLetterRatioExceeded) and not running.done() and len(sent.records) == 25
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

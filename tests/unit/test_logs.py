@@ -13,7 +13,7 @@ import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
 from agents.runtime import in_flight
-from agents.runtime.in_flight import Hand
+from agents.runtime.in_flight import InFlight
 from streams import logs, traces
 from streams.config.loader import AlertsConfig, Config, DatabaseConfig, IntegrationConfig, KafkaConfig, secrets
 from streams.logs import logging_config
@@ -103,16 +103,16 @@ def test_every_secret_of_a_configuration_is_known() -> None:
 
 
 async def test_a_line_says_what_its_task_has_in_hand(lines: Any) -> None:
-    logs.tell_also(in_flight.described)
-    in_flight.take(Hand(SimpleNamespace(message=SimpleNamespace(key=b"o-1", topic="orders.created", partition=0))))
+    logs.tell_also(in_flight.log_context)
+    in_flight.begin(InFlight(SimpleNamespace(message=SimpleNamespace(key=b"o-1", topic="orders.created", partition=0))))
     log = structlog.get_logger("mine")
     log.warning("before")
-    in_flight.about(2, "znet-main")
+    in_flight.bind_attempt(2, "znet-main")
     log.warning("during", order="said-itself")
     found = lines()
     assert (found[0]["order"], "attempt" in found[0]) == ("o-1", False)
     assert (found[1]["order"], found[1]["attempt"], found[1]["integration"]) == ("said-itself", 2, "znet-main")
-    in_flight.take(None)
+    in_flight.begin(None)
 
 
 def test_a_line_within_a_span_carries_its_trace(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_a_scrape_says_what_was_counted() -> None:
     made.counter("orderwatch_events_total", "check", "done").inc(3)
     made.counter("orderwatch_events_total", "check", "done").inc()
     for seconds in (0.004, 0.02, 0.02, 99):
-        made.spread("orderwatch_handler_seconds", "check").observe(seconds)
+        made.histogram("orderwatch_handler_seconds", "check").observe(seconds)
     made.gauges("orderwatch_lane_rate", {("one",): 5.0})
     made.gauges("orderwatch_lane_rate", {("two",): 2.5})
     found = samples(made)
@@ -65,7 +65,7 @@ def test_what_an_order_counts_costs_less_than_twenty_microseconds() -> None:
     """Of an order with one check: five events, two calls, five statements, six written events; the best of many."""
     made = Metrics()
     done = made.counter("orderwatch_events_total", "dispatch", "done")
-    seconds = made.spread("orderwatch_handler_seconds", "dispatch")
+    seconds = made.histogram("orderwatch_handler_seconds", "dispatch")
     best = float("inf")
     for _ in range(200):
         began = time.perf_counter()

@@ -240,9 +240,9 @@ def test_the_model_notices_a_missing_revision(monkeypatch: pytest.MonkeyPatch) -
 def test_the_model_notices_a_fallback_while_an_outcome_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_out(draft: Any, number: int, delay_s: float) -> None:
         draft.move(number, transition.S.NOT_SENT)
-        transition.again(draft, draft[number], transition.schedule_of(draft.routing, draft[number]), "gave up")
+        transition.retry_line(draft, draft[number], transition.schedule_of(draft.routing, draft[number]), "gave up")
 
-    monkeypatch.setattr(transition, "find_out", find_out)
+    monkeypatch.setattr(transition, "schedule_look_up", find_out)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Lives, settings=UNSHRUNK)
 

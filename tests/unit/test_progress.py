@@ -11,9 +11,9 @@ import pytest
 from agents.gateway.gateway import Lane
 from agents.providers.base import Placed
 from agents.runtime import in_flight, watchdog
-from agents.runtime.in_flight import Hand
+from agents.runtime.in_flight import InFlight
 from agents.runtime.ordered_pool import Pool
-from agents.runtime.watchdog import Place, Progress, Sight, patience_s, tasks, within
+from agents.runtime.watchdog import LivenessProbes, Place, StallDetector, stall_timeout_s, tasks, within
 from streams.config.loader import BreakerConfig, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from tests.fakes import FakeProvider
@@ -33,7 +33,7 @@ class World:
         self.first = 0
         self.beat_at: float | None = None
         monkeypatch.setattr(watchdog, "monotonic", lambda: self.now)
-        sight = Sight(
+        sight = LivenessProbes(
             self._lags,
             lambda: None,
             lambda: self.signs,
@@ -41,7 +41,7 @@ class World:
             lambda: self.now,
             lambda topic, partition: self.first,
         )
-        self.progress = Progress(sight, lambda: stall_after_s, _since=self.now)
+        self.progress = StallDetector(sight, lambda: stall_after_s, _since=self.now)
 
     def _lags(self) -> Mapping[Place, tuple[int | None, int]]:
         if self.away is not None:
@@ -63,9 +63,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_three_slow_calls_one_after_the_other_are_no_stall() -> None:
     """As many as a look-up at znet makes."""
-    assert patience_s(120, [25, 95]) > 3 * 95
-    assert patience_s(120, [3]) == patience_s(120, []) == 120
-    assert patience_s(0, [95]) == 0
+    assert stall_timeout_s(120, [25, 95]) > 3 * 95
+    assert stall_timeout_s(120, [3]) == stall_timeout_s(120, []) == 120
+    assert stall_timeout_s(0, [95]) == 0
 
 
 def test_a_backlog_without_progress_is_stuck_and_named(world: World) -> None:
@@ -152,19 +152,19 @@ class Event:
 
 async def test_a_pool_says_when_its_oldest_event_last_got_on() -> None:
     pool, go = Pool(10), asyncio.Event()
-    assert pool.seen_at(CREATED) is None
+    assert pool.heartbeat_at(CREATED) is None
     before = monotonic()
 
     async def handle(event: Event) -> None:
         await go.wait()
-        in_flight.alive()
+        in_flight.touch()
         await asyncio.Event().wait()
 
     await pool.submit(Event(), handle)
-    taken = pool.seen_at(CREATED)
-    assert taken is not None and taken >= before and pool.seen_at(("elsewhere", 0)) is None
+    taken = pool.heartbeat_at(CREATED)
+    assert taken is not None and taken >= before and pool.heartbeat_at(("elsewhere", 0)) is None
     go.set()
-    await eventually(lambda: (pool.seen_at(CREATED) or 0) > taken)
+    await eventually(lambda: (pool.heartbeat_at(CREATED) or 0) > taken)
     await pool.drain(0)
 
 
@@ -174,7 +174,7 @@ async def test_whoever_waits_for_another_event_of_its_order_lives_as_long_as_tha
     async def handle(event: Event) -> None:
         began.append(event)
         while not go.is_set():
-            in_flight.alive()
+            in_flight.touch()
             await asyncio.sleep(0.01)
         if event is not first:
             await asyncio.Event().wait()
@@ -182,7 +182,7 @@ async def test_whoever_waits_for_another_event_of_its_order_lives_as_long_as_tha
     first, second, third = Event(), Event("orders.check"), Event("orders.retry.1s")
     for event in (first, second, third):
         await pool.submit(event, handle)
-    seen = lambda: min(pool.seen_at((event.message.topic, 0)) or 0 for event in (second, third))  # noqa: E731
+    seen = lambda: min(pool.heartbeat_at((event.message.topic, 0)) or 0 for event in (second, third))  # noqa: E731
     since = monotonic()
     await eventually(lambda: seen() > since)
     assert began == [first]
@@ -206,10 +206,10 @@ async def test_whoever_waits_for_a_lane_lives_as_long_as_the_lane_lets_others_pa
         1,
         lambda down: None,
     )
-    mine = Hand(Event())
+    mine = InFlight(Event())
 
     async def place() -> None:
-        in_flight.take(mine)
+        in_flight.begin(mine)
         async with lane.slot():
             pass
 
@@ -217,11 +217,11 @@ async def test_whoever_waits_for_a_lane_lives_as_long_as_the_lane_lets_others_pa
         waiting = asyncio.create_task(place())
         await eventually(lambda: mine.waits_for is not None)
         mine.alive_at = 0.0
-        assert mine.seen_at == lane._dispatch.moved_at > 0
+        assert mine.heartbeat_at == lane._dispatch.moved_at > 0
         lane._dispatch.moved_at = 5.0
-        assert mine.seen_at == 5.0, "a lane in which nothing moves is no excuse"
+        assert mine.heartbeat_at == 5.0, "a lane in which nothing moves is no excuse"
     await waiting
-    assert mine.waits_for is None and mine.seen_at > 5.0
+    assert mine.waits_for is None and mine.heartbeat_at > 5.0
 
 
 async def test_the_dump_says_where_every_task_waits_and_no_value() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.diagnosis.dry_run import MASK, Rehearsal, dry_routing, rehearse
+from agents.diagnosis.dry_run import MASK, DryRun, dry_routing, dry_run_order
 from agents.domain.routing import Waiting
 from agents.providers.base import OrderFacts
 from streams.config.loader import Config, load
@@ -35,14 +35,16 @@ def facts(package: str, **fields: Any) -> OrderFacts:
     return OrderFacts(package_id=package, **made)
 
 
-def steps(found: Rehearsal, integration: str | None = None) -> dict[str, bool | None]:
+def steps(found: DryRun, integration: str | None = None) -> dict[str, bool | None]:
     return {step.name: step.ok for step in found.steps if integration is None or step.integration == integration}
 
 
 async def test_every_route_of_the_shipped_configuration_shows_its_request_without_a_credential(path: Path) -> None:
     config = loaded(path=path)
     for route in config.routes:
-        found = await rehearse(config, facts(route.package_id, tenant_id=route.tenant_id, customer_phone="5551112233"))
+        found = await dry_run_order(
+            config, facts(route.package_id, tenant_id=route.tenant_id, customer_phone="5551112233")
+        )
         text = repr(found)
         assert "secret" not in text and "4711" not in text
         if route.mode == "auto":
@@ -55,7 +57,7 @@ async def test_every_route_of_the_shipped_configuration_shows_its_request_withou
 async def test_the_request_is_the_one_of_the_adapter(path: Path) -> None:
     config = loaded(path=path, znet_main={"base_url": "http://127.0.0.1:9/znet"})
     [route] = [r for r in config.routes if r.tenant_id == "demo" and r.primary == "znet-main" and r.mode == "auto"][:1]
-    found = await rehearse(config, facts(route.package_id))
+    found = await dry_run_order(config, facts(route.package_id))
     [request] = [step for step in found.steps if (step.name, step.integration) == ("request", "znet-main")]
     assert request.shown["method"] == "GET"
     assert request.shown["url"].startswith(f"http://127.0.0.1:9/znet/servis/pin_ekle.php?kod={MASK}&sifre={MASK}&oyun=")
@@ -68,7 +70,7 @@ async def test_the_request_is_the_one_of_the_adapter(path: Path) -> None:
 async def test_a_step_that_fails_says_why_and_the_rest_is_not_reached(path: Path) -> None:
     config = loaded(path=path, znet_main={"enabled": False})
     [route] = [r for r in config.routes if r.tenant_id == "demo" and r.primary == "znet-main" and r.mode == "auto"][:1]
-    found = await rehearse(config, facts(route.package_id))
+    found = await dry_run_order(config, facts(route.package_id))
     assert steps(found, "znet-main") == {
         "integration": True,
         "enabled": False,
@@ -82,9 +84,9 @@ async def test_a_step_that_fails_says_why_and_the_rest_is_not_reached(path: Path
 
 async def test_what_is_missing_is_told_as_dispatch_would_tell_it(path: Path) -> None:
     config = loaded(path=path)
-    unknown = await rehearse(config, facts("no-such-package"))
+    unknown = await dry_run_order(config, facts("no-such-package"))
     assert (unknown.code, steps(unknown)) == (AttentionCode.NO_ROUTING, {"route": False})
     [route] = [r for r in config.routes if r.tenant_id == "demo" and r.mode == "auto"][:1]
-    lacking = await rehearse(config, facts(route.package_id, user_identifier=" "))
+    lacking = await dry_run_order(config, facts(route.package_id, user_identifier=" "))
     assert lacking.code == AttentionCode.INVALID_ORDER and "user_identifier" in lacking.says
     assert steps(lacking, route.primary)["parameters"] is False

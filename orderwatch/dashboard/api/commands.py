@@ -13,7 +13,7 @@ from litestar.params import JSONBody
 
 from db.control import commands
 from db.reads import queries
-from db.rows import Commanded
+from db.rows import CommandRecord
 from orderwatch.dashboard.api.endpoints import CameFrom, Id, InPath, OfTenant, Reason, Strict, Words, absent, act, read
 from orderwatch.dashboard.auth import Who
 from orderwatch.dashboard.context import Inside, Parts
@@ -89,13 +89,13 @@ async def on_queue(
     reason: str,
     came_from: str | None,
     **words: Any,
-) -> Commanded:
+) -> CommandRecord:
     """An act on attentions or dead letters, of one tenant or of all: what became of it while a request may wait."""
     said = {"action": action.value, "reason": reason, **words} | ({"tenant_id": tenant} if tenant else {})
     return await _issued(parts, by, number, said, came_from)
 
 
-async def known_of_queue(parts: Parts, tenant: str | None, number: str, action: CommandAction) -> Commanded | None:
+async def known_of_queue(parts: Parts, tenant: str | None, number: str, action: CommandAction) -> CommandRecord | None:
     """What this id was used for already. Raises ``Refused`` when that was something else."""
     known = await parts.ask(commands.result, parts.engine, tenant or "", number)
     if known is not None and known.action != action:
@@ -103,7 +103,7 @@ async def known_of_queue(parts: Parts, tenant: str | None, number: str, action: 
     return known
 
 
-async def _issued(parts: Parts, by: str, number: str, said: dict[str, Any], came_from: str | None) -> Commanded:
+async def _issued(parts: Parts, by: str, number: str, said: dict[str, Any], came_from: str | None) -> CommandRecord:
     now = await parts.ask(queries.database_now, parts.engine)
     own = {"command_id": number, "by": by, "issued_at": events.rfc3339(now)}
     event = events.decode(Command, msgspec.json.encode(said | own))
@@ -113,13 +113,13 @@ async def _issued(parts: Parts, by: str, number: str, said: dict[str, Any], came
     return await _answer(parts, tenant, number) or _not_yet(event)
 
 
-async def _answer(parts: Parts, tenant: str, number: str) -> Commanded | None:
+async def _answer(parts: Parts, tenant: str, number: str) -> CommandRecord | None:
     """The command once it is decided, or as it stands when the time is over; holds no connection meanwhile.
 
     It was sent: a database that does not answer leaves it undecided here, and is no error.
     """
     give_up_at = anyio.current_time() + WAIT_S
-    found: Commanded | None = None
+    found: CommandRecord | None = None
     while True:
         with suppress(StoreUnavailable):
             found = await parts.ask(commands.result, parts.engine, tenant, number)
@@ -128,8 +128,8 @@ async def _answer(parts: Parts, tenant: str, number: str) -> Commanded | None:
         await anyio.sleep(_POLL_S)
 
 
-def _not_yet(event: Command) -> Commanded:
-    return Commanded(
+def _not_yet(event: Command) -> CommandRecord:
+    return CommandRecord(
         command_id=event.command_id,
         tenant_id=event.tenant,
         order_id=event.order_id,
@@ -140,7 +140,7 @@ def _not_yet(event: Command) -> Commanded:
     )
 
 
-def _shown(found: Commanded) -> Decision:
+def _shown(found: CommandRecord) -> Decision:
     shown = {name: getattr(found, name) for name in Decision.__struct_fields__}
     return Decision(**shown | {"tenant_id": found.tenant_id or None})
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar.params import JSONBody
 
-from agents.diagnosis.dry_run import Step, rehearse
+from agents.diagnosis.dry_run import Step, dry_run_order
 from agents.providers.base import OrderFacts
 from orderwatch.dashboard.api.endpoints import PLAIN, Id, Strict, Words, act
 from orderwatch.dashboard.auth import Who
@@ -55,7 +55,7 @@ class WouldBe(msgspec.Struct, frozen=True, kw_only=True):
 async def test_route(parts: Inside, who: Who, data: JSONBody[Sample]) -> WouldBe:
     who.tenant(data.tenant_id)
     config = await parts.ask(followed, parts)
-    found = await rehearse(config, OrderFacts(**msgspec.structs.asdict(data)))
+    found = await dry_run_order(config, OrderFacts(**msgspec.structs.asdict(data)))
     return WouldBe(
         said=found.says, integration=found.integration, code=found.code, steps=[_tested(step) for step in found.steps]
     )

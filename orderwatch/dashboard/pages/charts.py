@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from db.reads.overview import Flow
-from orderwatch.dashboard.i18n import Tongue
+from orderwatch.dashboard.i18n import PageLanguage
 
 WIDTH, HEIGHT = 960, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 22
@@ -35,7 +35,7 @@ _LEGEND = Markup(
 )
 
 
-def flow_plot(flow: Sequence[Flow], t: Tongue) -> Markup:
+def flow_plot(flow: Sequence[Flow], t: PageLanguage) -> Markup:
     """Orders per minute: those that came as a line, those that ended as bars, the failed hatched on top."""
     top = ceiling(max((max(row.accepted, row.completed + row.failed) for row in flow), default=0))
     step = (WIDTH - _LEFT - _RIGHT) / max(len(flow), 1)
@@ -80,7 +80,7 @@ def ceiling(most: int) -> int:
         size *= 10
 
 
-def _title(flow: Sequence[Flow], t: Tongue) -> str:
+def _title(flow: Sequence[Flow], t: PageLanguage) -> str:
     return t(
         "In the last hour {accepted} orders were accepted, {completed} completed and {failed} failed",
         accepted=t.number(sum(row.accepted for row in flow)),
@@ -89,7 +89,7 @@ def _title(flow: Sequence[Flow], t: Tongue) -> str:
     )
 
 
-def _grid(flow: Sequence[Flow], top: int, scale: float, step: float, t: Tongue) -> Markup:
+def _grid(flow: Sequence[Flow], top: int, scale: float, step: float, t: PageLanguage) -> Markup:
     floor = HEIGHT - _BOTTOM
     lines = [
         _GRID.format(
