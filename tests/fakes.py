@@ -27,9 +27,7 @@ from streams.kafka.producer import Outgoing
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCHEDULE = Schedule(
     first_after_s=60.0,
-    base_s=30.0,
-    factor=2.0,
-    max_s=600.0,
+    backoff_steps_s=(30.0, 60.0, 120.0, 240.0, 480.0, 600.0),
     requeue_s=5.0,
     watch_every_s=3600.0,
     watch_for_s=21600.0,

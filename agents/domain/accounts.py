@@ -9,25 +9,25 @@ from streams.config.loader import Config, IntegrationConfig
 
 def account(config: Config, integration: IntegrationConfig, adapter: Provider, tiers: tuple[float, ...]) -> Account:
     """How the engine sees an integration."""
-    backoff = config.backoff(integration)
-    final = config.checks.after_final
-    schedule = Schedule(
-        first_after_s=config.first_after(integration),
-        base_s=backoff.base,
-        factor=backoff.factor,
-        max_s=backoff.max,
-        requeue_s=config.checks.requeue_after,
-        watch_every_s=final.every,
-        watch_for_s=final.until,
-        tiers=tiers,
-    )
     return Account(
         integration_id=integration.id,
         provider=integration.provider,
         enabled=integration.enabled,
         adapter=adapter,
         profile=registry.profile_of(integration.provider, integration.profile),
-        schedule=schedule,
+        schedule=schedule_of(config, integration, tiers),
         lease_s=config.lease_s(integration),
         call_s=integration.limits.timeout + integration.limits.connect_timeout,
+    )
+
+
+def schedule_of(config: Config, integration: IntegrationConfig, tiers: tuple[float, ...]) -> Schedule:
+    """The delays of an integration."""
+    return Schedule(
+        first_after_s=config.first_after(integration),
+        backoff_steps_s=config.backoff(integration).steps,
+        requeue_s=config.checks.requeue_after,
+        watch_every_s=config.checks.after_final.every,
+        watch_for_s=config.checks.after_final.until,
+        tiers=tiers,
     )

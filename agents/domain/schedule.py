@@ -10,17 +10,15 @@ class Schedule:
     """The delays of one integration, in seconds. Every delay that is used is one of ``tiers``."""
 
     first_after_s: float
-    base_s: float
-    factor: float
-    max_s: float
+    backoff_steps_s: tuple[float, ...]
     requeue_s: float
     watch_every_s: float
     watch_for_s: float
     tiers: Sequence[float]
 
     def backoff_s(self, asked: int) -> float:
-        """Delay after ``asked`` questions without a final answer: base * factor^(n-1), at most max."""
-        return float(min(self.base_s * self.factor ** max(asked - 1, 0), self.max_s))
+        """Delay in seconds after ``asked`` questions without a final answer; the last step repeats for ever."""
+        return self.backoff_steps_s[min(max(asked, 1), len(self.backoff_steps_s)) - 1]
 
     def retry_after_s(self, wish_s: float | None, otherwise_s: float) -> float:
         """The provider's wish rounded up to a tier, never below ``otherwise_s``."""

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 import structlog
 
+from agents.domain.accounts import schedule_of
 from agents.domain.routing import Account, Routing
-from agents.domain.schedule import Schedule
 from agents.gateway import gateway
 from agents.gateway.gateway import Busy, Lane
 from agents.handlers import dispatch
@@ -375,24 +375,13 @@ def config(subject: Subject, scenario: Scenario, off: Container[str]) -> Config:
 
 def account(config: Config, integration: Any, adapter: Provider, subject: Subject) -> Account:
     """As ``agents.bootstrap`` makes it, of an adapter that no entry point names."""
-    backoff, final = config.backoff(integration), config.checks.after_final
-    schedule = Schedule(
-        first_after_s=config.first_after(integration),
-        base_s=backoff.base,
-        factor=backoff.factor,
-        max_s=backoff.max,
-        requeue_s=config.checks.requeue_after,
-        watch_every_s=final.every,
-        watch_for_s=final.until,
-        tiers=config.tiers(),
-    )
     return Account(
         integration_id=integration.id,
         provider=integration.provider,
         enabled=integration.enabled,
         adapter=adapter,
         profile=subject.adapter.profile,
-        schedule=schedule,
+        schedule=schedule_of(config, integration, config.tiers()),
         lease_s=config.lease_s(integration),
         call_s=integration.limits.timeout + integration.limits.connect_timeout,
     )

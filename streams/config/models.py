@@ -121,10 +121,6 @@ class BackoffConfig(Block):
             delay *= self.factor
         return tuple(steps)
 
-    def delay_s(self, n: int) -> float:
-        """Seconds after the n-th check, n from 1."""
-        return self.steps[min(n, len(self.steps)) - 1]
-
 
 class AfterFinalConfig(Block):
     every: PositiveSeconds = Field(default=3600.0, description="how often a finished order is still asked about")

@@ -1,14 +1,16 @@
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streams.config.loader import BackoffConfig, CatalogueDocs, Config, LimitsConfig, load, with_catalog
 from streams.errors import ConfigError
+from tests.fakes import SCHEDULE
 
 SHIPPED = Path(__file__).parents[2] / "config.yaml"
 
@@ -86,16 +88,19 @@ def test_tiers_are_the_distinct_delays_of_all_schedules(config: Config) -> None:
 
 def test_every_delay_a_schedule_can_ask_for_is_a_tier(config: Config) -> None:
     for integration in config.integrations:
-        delays = [config.first_after(integration), *map(config.backoff(integration).delay_s, range(1, 40))]
+        delays = [config.first_after(integration), *config.backoff(integration).steps]
         assert set(delays) <= set(config.tiers())
 
 
 @given(base=st.integers(1, 10**6), factor=st.floats(1, 1e300), top=st.integers(1, 10**9), n=st.integers(1, 10**6))
-def test_backoff_never_falls_and_never_passes_its_max(base: int, factor: float, top: int, n: int) -> None:
-    backoff = BackoffConfig(base=base / 1000, factor=factor, max=top / 1000)
-    assert list(backoff.steps) == sorted(set(backoff.steps))
-    assert backoff.delay_s(1) == min(base, top) / 1000
-    assert backoff.delay_s(n) <= backoff.delay_s(n + 1) <= top / 1000
+@example(base=1000, factor=2.0, top=10_000, n=1025)
+@example(base=5000, factor=2.0, top=60_000, n=10**6)
+def test_backoff_never_falls_and_never_overflows(base: int, factor: float, top: int, n: int) -> None:
+    steps = BackoffConfig(base=base / 1000, factor=factor, max=top / 1000).steps
+    assert list(steps) == sorted(set(steps))
+    schedule = replace(SCHEDULE, backoff_steps_s=steps)
+    assert schedule.backoff_s(1) == min(base, top) / 1000
+    assert schedule.backoff_s(n) <= schedule.backoff_s(n + 1) <= top / 1000
 
 
 def test_a_lease_outlives_the_call_it_covers(config: Config) -> None:
