@@ -6,7 +6,7 @@ when the order has moved since, so a decision never lands on a state that it did
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from db.batch import Batcher
 from db.clock import Clock
 from db.control import commands
 from db.engine import answering
+from db.models import WORRYING_SQL
 from db.rows import Answer, Attempt, Change, CommandRecord, Key, Order, OrderState, Replay, parameters
 
 T = TypeVar("T")
@@ -160,6 +161,21 @@ class Due(NamedTuple):
     due_at: datetime
 
 
+class PublishWindow(NamedTuple):
+    """Status changes from ``since`` to ``until``, by the database's clock."""
+
+    since: datetime
+    until: datetime
+
+
+EVERYTHING = PublishWindow(datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
+
+#: A transaction commits later than the instant that it wrote; the connection limits end it long before this.
+_OVERLAP_S = 600.0
+#: How long an event that the projection cannot take keeps the search from going on.
+_LOOK_BACK = timedelta(days=2)
+_QUERY_TIMEOUT_MS = 10_000
+
 _OVERDUE = """
 select tenant_id, order_id, attempt, check_number, next_check_at from (
     (select tenant_id, order_id, attempt, check_number, next_check_at from attempts
@@ -184,8 +200,14 @@ select tenant_id, order_id from ledger_orders
 where finished_at is null and external_status <> 'expired' and deadline_at < now()
 and (tenant_id, order_id) > (:tenant, :order) order by tenant_id, order_id limit :page"""
 
-_UNPUBLISHED = """
-select l.tenant_id, l.order_id from ledger_orders l join orders o using (tenant_id, order_id)
+# Two small sets, each behind an index of its own: what changed lately, and what is open and raised attention.
+_UNPUBLISHED = f"""
+select l.tenant_id, l.order_id from (
+    select * from ledger_orders where last_event_at >= :since and last_event_at <= :until
+    union
+    select * from ledger_orders
+    where {WORRYING_SQL}
+) l join orders o using (tenant_id, order_id)
 where (l.version > o.version and l.last_event_at < now() - make_interval(secs => :slack)
        or l.raised <> '[]' and exists (
            select 1 from jsonb_to_recordset(l.raised) as r(code text, since timestamptz)
@@ -194,6 +216,21 @@ where (l.version > o.version and l.last_event_at < now() - make_interval(secs =>
                select count(*) from attention a
                where a.tenant_id = l.tenant_id and a.order_id = l.order_id and a.code = r.code)))
 and (l.tenant_id, l.order_id) > (:tenant, :order) order by l.tenant_id, l.order_id limit :page"""
+
+_PUBLISH_WINDOW = """
+with seen as (select cast(value ->> 'to' as timestamptz) as upto from service_state where key = 'published'),
+started as (select coalesce((select upto - make_interval(secs => :overlap) from seen),
+    timestamptz '0001-01-02 00:00:00+00') as since)
+select since, least(now() - make_interval(secs => :slack), (
+    select last_event_at from ledger_orders, started where last_event_at >= since
+    order by last_event_at offset :events limit 1)) as until
+from started"""
+
+_PUBLISHED = """
+insert into service_state (key, value, at)
+values ('published', jsonb_build_object('to', cast(:upto as timestamptz)), now())
+on conflict (key) do update set value = excluded.value, at = excluded.at
+where cast(excluded.value ->> 'to' as timestamptz) > cast(service_state.value ->> 'to' as timestamptz)"""
 
 _WAITING = """
 select tenant_id, order_id, 0 as attempt, check_number, coalesce(waiting_since, accepted_at) from ledger_orders
@@ -284,10 +321,29 @@ class Ledger:
         """Open orders whose deadline has passed and that were not yet given up asking about."""
         return [(row[0], row[1]) for row in await self._query(_EXPIRING, tenant=after[0], order=after[1], page=page)]
 
-    async def unpublished(self, after: Key, slack_s: float, page: int) -> list[Key]:
-        """Orders of which something has not reached the views for more than ``slack_s``: the last status change, or an
-        attention that still matters."""
-        rows = await self._query(_UNPUBLISHED, slack=slack_s, tenant=after[0], order=after[1], page=page)
+    async def publish_window(self, slack_s: float, events: int) -> PublishWindow:
+        """What the next search for unpublished events looks at: about ``events`` status changes from the last one that
+        was found published, with an overlap for transactions that committed late."""
+        rows = await self._query(_PUBLISH_WINDOW, slack=slack_s, events=events, overlap=_OVERLAP_S)
+        return PublishWindow(*rows[0])
+
+    async def publish_checked(self, window: PublishWindow, found: int) -> None:
+        """Go on behind ``window`` next time; with something found in it look again, for ``_LOOK_BACK`` at most."""
+        upto = window.until - _LOOK_BACK if found else window.until
+        await self._query(_PUBLISHED, upto=upto)
+
+    async def unpublished(self, after: Key, slack_s: float, page: int, window: PublishWindow = EVERYTHING) -> list[Key]:
+        """Orders of which something has not reached the views for more than ``slack_s``: a status change within
+        ``window``, or an attention that still matters."""
+        rows = await self._query(
+            _UNPUBLISHED,
+            slack=slack_s,
+            tenant=after[0],
+            order=after[1],
+            page=page,
+            since=window.since,
+            until=window.until,
+        )
         return [(row[0], row[1]) for row in rows]
 
     async def waiting(self, after: Key, codes: Sequence[str], page: int) -> list[Due]:
@@ -304,9 +360,13 @@ class Ledger:
         return [Due(*row) for row in rows]
 
     async def _query(self, text: str, **values: Any) -> Sequence[Any]:
+        """The rows of one question of the sweeper. Its own limit is short: a slow question must not hold the others."""
+
         def run() -> Sequence[Any]:
-            with answering(self._engine), self._engine.connect() as connection:
-                return connection.execute(sa.text(text), values).all()
+            with answering(self._engine), self._engine.begin() as connection:
+                connection.exec_driver_sql(f"set local statement_timeout = {_QUERY_TIMEOUT_MS}")
+                result = connection.execute(sa.text(text), values)
+                return result.all() if result.returns_rows else []
 
         return await self._in_thread(run)
 

@@ -22,6 +22,9 @@ def _one_of(column: str, words: type[AttemptState] | type[ExternalStatus] | type
 #: The part of ``attempts`` in which money may still be spent.
 LIVE_SQL = f"state in ({', '.join(repr(state.value) for state in sorted(LIVE))})"
 
+#: Orders whose attention still matters: the open ones, and those that were contradicted after their end.
+WORRYING_SQL = """raised <> '[]' and (finished_at is null or raised @> '[{"code": "reversal"}]')"""
+
 ledger_orders = sa.Table(
     "ledger_orders",
     metadata,
@@ -63,6 +66,12 @@ sa.Index(
     postgresql_where=ledger_orders.c.finished_at.is_(None),
 )
 sa.Index("idx_ledger_orders_last_event", ledger_orders.c.last_event_at)
+sa.Index(
+    "idx_ledger_orders_raised",
+    ledger_orders.c.tenant_id,
+    ledger_orders.c.order_id,
+    postgresql_where=sa.text(WORRYING_SQL),
+)
 sa.Index(
     "idx_ledger_orders_finished",
     ledger_orders.c.finished_at,

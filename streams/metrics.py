@@ -38,6 +38,7 @@ Name = Literal[
     "orderwatch_write_seconds",
     "orderwatch_status_changes_total",
     "orderwatch_swept_total",
+    "orderwatch_sweep_failures_total",
     "orderwatch_delay_sleeping_partitions",
     "orderwatch_delay_forwarded_total",
     "orderwatch_assigned_partitions",
@@ -255,6 +256,13 @@ DECLARED: tuple[Declared, ...] = (
         ("kind",),
         "What the sweep found and repaired. kind: overdue, waiting, unpublished, long_pending, expired.",
         "Overdue grows in every pass: checks get lost or are late.",
+    ),
+    _counter(
+        "orderwatch_sweep_failures_total",
+        "passes",
+        ("kind",),
+        "Passes in which a job of the sweep could not ask the database. kind: as in orderwatch_swept_total.",
+        "It grows: that kind of repair stands still; see the log for the server's words.",
     ),
     _gauge(
         "orderwatch_delay_sleeping_partitions",

@@ -5,7 +5,8 @@ A check that was not lost is not doubled by this, because the check step compare
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -33,15 +34,8 @@ CURABLE = (
 )
 
 
-@dataclass(slots=True)
-class Pass:
-    """What one pass found and repaired."""
-
-    overdue: int = 0
-    waiting: int = 0
-    unpublished: int = 0
-    long_pending: int = 0
-    expired: int = 0
+#: Status changes that one pass compares with the view; an older backlog is worked off pass by pass.
+WINDOW_EVENTS = 50_000
 
 
 async def sweep_forever(deps: HandlerContext, leader: Leader) -> None:
@@ -55,41 +49,92 @@ async def sweep_forever(deps: HandlerContext, leader: Leader) -> None:
         await asyncio.sleep(min(every_s, 5.0))
 
 
-async def sweep(deps: HandlerContext) -> dict[str, int]:
-    """One pass over everything that is overdue; the counts of what it repaired."""
-    checks = deps.config.checks
-    done = Pass()
-    done.expired = await _each(
-        deps, lambda after: deps.ledger.past_deadline(after, checks.sweep_batch), lambda key: _expire(deps, key)
-    )
-    for threshold_s in checks.long_pending_after:
-        done.long_pending += await _each(
-            deps,
-            lambda after, t=threshold_s: deps.ledger.pending_longer(  # type: ignore[misc]
-                after, t, AttentionCode.LONG_PENDING, transition.threshold_key(t), checks.sweep_batch
-            ),
-            lambda key, t=threshold_s: _long_pending(deps, key, t),  # type: ignore[misc]
-        )
-    done.unpublished = await _each(
-        deps,
-        lambda after: deps.ledger.unpublished(after, checks.sweep_slack, checks.sweep_batch),
-        lambda key: _republish(deps, key),
-    )
+async def sweep(deps: HandlerContext) -> dict[str, Any]:
+    """One pass: how many orders each job repaired, and ``failed`` with the error of each job that could not ask.
+
+    A job that fails does not stop the others; lost checks come first. Raises when every job failed.
+    """
+    done: dict[str, Any] = {}
+    failed: dict[str, Exception] = {}
+    for name, job in JOBS.items():
+        try:
+            done[name] = await job(deps)
+        except HOLDING as error:
+            failed[name] = error
+            metrics.counter("orderwatch_sweep_failures_total", name).inc()
+            log.error("sweep job failed", job=name, error=str(error))
+        else:
+            metrics.counter("orderwatch_swept_total", name).inc(done[name])
+    if len(failed) == len(JOBS):
+        raise next(iter(failed.values()))
+    if any(done.values()):
+        log.info("swept", **done)
+    return {**done, **({"failed": {name: str(error) for name, error in failed.items()}} if failed else {})}
+
+
+async def _overdue(deps: HandlerContext) -> int:
+    """Wake checks that were due and that nobody took up."""
+    checks, count = deps.config.checks, 0
     after: Due | None = None
     while page := await deps.ledger.overdue(after, checks.sweep_slack, checks.sweep_batch):
         await wake(deps, page, CheckReason.SWEEP)
-        done.overdue += len(page)
+        count += len(page)
         after = page[-1]
+    return count
+
+
+async def _waiting(deps: HandlerContext) -> int:
+    """Wake orders that a change of configuration may have cured."""
+    count = 0
     last: Key = ("", "")
-    while page := await deps.ledger.waiting(last, CURABLE, checks.sweep_batch):
+    while page := await deps.ledger.waiting(last, CURABLE, deps.config.checks.sweep_batch):
         await wake(deps, page, CheckReason.SWEEP)
-        done.waiting += len(page)
+        count += len(page)
         last = page[-1][:2]
-    for kind, found in asdict(done).items():
-        metrics.counter("orderwatch_swept_total", kind).inc(found)
-    if any(asdict(done).values()):
-        log.info("swept", **asdict(done))
-    return asdict(done)
+    return count
+
+
+async def _expired(deps: HandlerContext) -> int:
+    """Give up asking about orders that are past their deadline."""
+    page = deps.config.checks.sweep_batch
+    return await _each(deps, lambda after: deps.ledger.past_deadline(after, page), lambda key: _expire(deps, key))
+
+
+async def _pending(deps: HandlerContext) -> int:
+    """Raise attention for orders that are open longer than a threshold."""
+    checks, count = deps.config.checks, 0
+    for threshold_s in checks.long_pending_after:
+        code, key_of = AttentionCode.LONG_PENDING, transition.threshold_key(threshold_s)
+        pages = partial(_pending_page, deps, threshold_s, code, key_of)
+        count += await _each(deps, pages, partial(_long_pending, deps, threshold_s=threshold_s))
+    return count
+
+
+async def _pending_page(deps: HandlerContext, threshold_s: float, code: str, key: str, after: Key) -> list[Key]:
+    return await deps.ledger.pending_longer(after, threshold_s, code, key, deps.config.checks.sweep_batch)
+
+
+async def _unpublished(deps: HandlerContext) -> int:
+    """Publish again what did not reach the views."""
+    checks, ledger = deps.config.checks, deps.ledger
+    window = await ledger.publish_window(checks.sweep_slack, WINDOW_EVENTS)
+    found = await _each(
+        deps,
+        lambda after: ledger.unpublished(after, checks.sweep_slack, checks.sweep_batch, window),
+        lambda key: _republish(deps, key),
+    )
+    await ledger.publish_checked(window, found)
+    return found
+
+
+#: What a pass does, in this order. Each job asks bounded questions of its own.
+JOBS: dict[str, Callable[[HandlerContext], Awaitable[int]]] = {
+    "overdue": _overdue,
+    "waiting": _waiting,
+    "expired": _expired,
+    "long_pending": _pending,
+    "unpublished": _unpublished,
+}
 
 
 async def _each(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.exc import IntegrityError
 
-from db.ledger import Due
+from db.ledger import EVERYTHING, Due, PublishWindow
 from db.rows import Answer, Change, CommandRecord, Key, Order, OrderState, Step
 from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
 
@@ -139,7 +139,14 @@ class MemoryLedger:
         now = self._now()
         return self._keys(after, page, lambda order: order.deadline_at < now)
 
-    async def unpublished(self, after: Key, slack_s: float, page: int) -> list[Key]:
+    async def publish_window(self, slack_s: float, events: int) -> PublishWindow:
+        """As ``Ledger.publish_window``: everything, every time."""
+        return EVERYTHING
+
+    async def publish_checked(self, window: PublishWindow, found: int) -> None:
+        """As ``Ledger.publish_checked``."""
+
+    async def unpublished(self, after: Key, slack_s: float, page: int, window: PublishWindow = EVERYTHING) -> list[Key]:
         """As ``Ledger.unpublished``."""
         before = self._now() - timedelta(seconds=slack_s)
         keys = (

@@ -258,6 +258,9 @@ def _sweep(config: Config, seen: queries.Health) -> Finding:
     words = f"last pass {duration(age_s)} ago"
     if age_s > 2 * config.checks.sweep_every + config.checks.sweep_slack:
         return Finding("sweeper", "fail", words, "start `orderwatch worker`; one of them sweeps")
+    if failed := (seen.swept or {}).get("failed"):
+        name, error = next(iter(failed.items()))
+        return Finding("sweeper", "fail", f"{words}; {name} fails: {error}", "docs/runbook.md#orderwatchsweepfailing")
     return Finding("sweeper", "ok", words)
 
 
