@@ -68,7 +68,9 @@ class Parts:
         logs.hide([*secrets(config), *self._environ.get(VARIABLE, "").replace(",", " ").split()])
         logs.tell_also(in_flight.log_context)
         self._sealer = Sealer.from_environ(self._environ)
-        self._engine = connect(config.database.url.get_secret_value(), config.database.pool_size)
+        self._engine = connect(
+            config.database.url.get_secret_value(), config.database.pool_size, pooler=config.database.pooler
+        )
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._tasks: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Future[None]] = set()

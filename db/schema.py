@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -28,10 +29,50 @@ _MIGRATING = 0x0D0E_DB
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
+#: Left by each release for the older ones, which may be started again after a rollback.
+_REMEMBER = """
+insert into service_state (key, value) values ('schema', jsonb_build_object(
+    'head', cast(:head as text), 'compatible_from', cast(:oldest as text)))
+on conflict (key) do update set value = excluded.value, at = now() where service_state.value <> excluded.value"""
+_OLDEST = "select value ->> 'compatible_from' from service_state where key = 'schema'"
+
+log = structlog.get_logger(__name__)
+
+
+#: The oldest release, by its head revision, whose code works on the schema of this one. A migration that older code
+#: cannot live with raises it to its own number.
+COMPATIBLE_FROM = "0010"
+
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Migrate up to ``revision``; nothing happens when it is there already. ``ConfigError`` for an unknown one."""
+    """Migrate up to ``revision``; nothing happens when it is there already. ``ConfigError`` for an unknown one.
+
+    A database that a newer release migrated is left alone when that release said that this one can work on it.
+    """
+    if revision == "head" and (at := newer(engine)) is not None:
+        log.info("schema is newer than this release, left alone", revision=at)
+        return
     _run(engine, command.upgrade, revision)
+    if revision == "head":
+        with answering(), engine.begin() as connection:
+            connection.execute(sa.text(_REMEMBER), {"head": head(), "oldest": COMPATIBLE_FROM})
+
+
+def newer(engine: sa.Engine) -> str | None:
+    """The revision of a newer release that this one can work on; None for a known revision or an empty database.
+
+    Raises ``ConfigError`` when the newer release said that this one cannot.
+    """
+    at = current(engine)
+    if at is None or at <= head():
+        return None
+    with answering(), engine.connect() as connection:
+        oldest = connection.execute(sa.text(_OLDEST)).scalar()
+    if oldest is None or oldest > head():
+        raise ConfigError(
+            f"database schema: revision {at} needs a release from {oldest or at} on; this one is {head()}"
+        )
+    return at
 
 
 def downgrade(engine: sa.Engine, revision: str) -> None:
@@ -53,8 +94,8 @@ def head() -> str:
 
 
 def is_current(engine: sa.Engine) -> bool:
-    """Whether the database has exactly the schema of this release."""
-    return current(engine) == head()
+    """Whether the database has the schema of this release, or a newer one that it can work on."""
+    return current(engine) == head() or newer(engine) is not None
 
 
 def _config() -> Config:

@@ -32,6 +32,18 @@ class StoreUnavailable(StoreError):
     """The database did not answer; nothing is known about the write. Hold the event and try again."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The database refuses this installation: password, missing right, missing table. Waiting alone does not help.
+
+    At start the process ends; at run time the event is held until somebody has repaired it. ``code`` is the SQLSTATE,
+    where the server gave one.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class BrokerUnavailable(AppError):
     """The broker did not acknowledge in time. Hold the event and try again."""
 

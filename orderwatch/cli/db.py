@@ -75,10 +75,12 @@ def reseal(by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False) 
 
 
 def _migrate(config: ConfigPath, revision: str, *, up: bool) -> None:
-    from db import schema
+    from db import preflight, schema
     from orderwatch.support.session import configured, database
 
     with database(configured(config)) as engine:
+        if up:
+            preflight.require(preflight.server_problems(engine))
         before = schema.current(engine)
         (schema.upgrade if up else schema.downgrade)(engine, revision)
         after = schema.current(engine)

@@ -80,7 +80,7 @@ def gather(config: Config, sealer: Sealer | None, environ: Mapping[str, str]) ->
     url = config.database.url.get_secret_value()
     return Parts(
         config=config,
-        engine=connect(url, web.pool_size, statement_timeout_s=web.query_timeout),
+        engine=connect(url, web.pool_size, statement_timeout_s=web.query_timeout, pooler=config.database.pooler),
         emitter=Emitter(config.kafka, delivery_timeout_s=web.query_timeout),
         live=Live(config.kafka),
         sealer=sealer,

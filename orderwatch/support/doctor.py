@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 
 from agents.diagnosis.wording import count, duration
-from db import schema
+from db import preflight, schema
 from db.control import api_tokens, kill_switch, worker_heartbeats
 from db.control.api_tokens import Token
 from db.reads import queries
@@ -127,14 +127,21 @@ def _lag(lags: Mapping[tuple[str, int], tuple[int | None, int]]) -> Finding:
 
 def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Finding]:
     now, here = queries.database_now(engine), datetime.now(UTC)
-    yield Finding("database", "ok", "PostgreSQL answers")
+    problems = preflight.server_problems(engine) + preflight.rights_problems(engine)
+    for problem in problems:
+        yield Finding("database", "fail", problem, "docs/operating.md")
+    for warning in preflight.durability_warnings(engine):
+        yield Finding("durability", "warn", warning, "a crash or failover may lose purchases: docs/operating.md")
+    if not problems:
+        yield Finding("database", "ok", "PostgreSQL answers")
     yield _skew((here - now).total_seconds())
     at, head = schema.current(engine), schema.head()
-    if at != head:
+    if not schema.is_current(engine):
         found = f"{at or 'empty'}, this release expects {head}"
         yield Finding("migrations", "fail", found, "run `orderwatch db upgrade`")
         return
-    yield Finding("migrations", "ok", f"{at}, the schema of this release")
+    words = "the schema of this release" if at == head else f"newer than this release ({head}), which works on it"
+    yield Finding("migrations", "ok", f"{at}, {words}")
     yield from _workers(worker_heartbeats.workers(engine))
     yield _dashboard(config, api_tokens.listing(engine), now)
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))

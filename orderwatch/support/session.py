@@ -7,13 +7,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.exc import ProgrammingError
 
 from db.control import stored_config
-from db.engine import connect
+from db.engine import answering, connect
 from orderwatch.localservers.bundled import Parts, running
 from streams.config.loader import Config, load, with_catalog
-from streams.errors import ConfigError
+from streams.errors import ConfigError, StoreRefused
 from streams.kafka.producer import Outgoing, ProducerThread
 
 EMBEDDED = "embedded"
@@ -48,11 +47,12 @@ def with_parts(config: Config, parts: Parts | None) -> Config:
 @contextmanager
 def database(config: Config, pool_size: int = 2) -> Iterator[sa.Engine]:
     """The database for the length of a command. Raises ``ConfigError`` when it has no tables."""
-    engine = connect(config.database.url.get_secret_value(), pool_size)
+    engine = connect(config.database.url.get_secret_value(), pool_size, pooler=config.database.pooler)
     try:
-        yield engine
-    except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) not in ("42P01", "42703"):
+        with answering():
+            yield engine
+    except StoreRefused as error:
+        if error.code not in ("42P01", "42703"):
             raise
         raise ConfigError("the database has not the tables of this release: run `orderwatch db upgrade`") from None
     finally:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from agents.runtime.watchdog import STALLED
-from db import schema
+from db import preflight, schema
 from orderwatch.localservers.bundled import Broker, Postgres, announce, free_port, running, withdraw
 from orderwatch.support.config_check import loaded_with_checks
 from orderwatch.support.session import EMBEDDED, database, wants_parts, with_parts
 from orderwatch.support.terminal import say, warn
 from orderwatch.worker.supervisor import ROOM, become, keep
 from streams.config.loader import Config, load
-from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from streams.errors import BrokerUnavailable, ConfigError, StoreRefused, StoreUnavailable
 from streams.kafka.producer import apply_topics, ping
 from streams.topics import specs
 
@@ -49,7 +49,9 @@ def prepare(config: Config, wait_s: float) -> None:
     """Bring schema and topics up to date; waits for servers that start at the same time."""
     give_up_at = time.monotonic() + wait_s
     with database(config) as engine:
+        _answered(lambda: preflight.require(preflight.server_problems(engine)), give_up_at)
         _answered(lambda: schema.upgrade(engine), give_up_at)
+        _answered(lambda: preflight.require(preflight.rights_problems(engine)), give_up_at)
     _answered(lambda: ping(config.kafka), give_up_at)
     for difference in _answered(lambda: apply_topics(config.kafka, specs(config)), give_up_at):
         if not difference.applied:
@@ -60,6 +62,8 @@ def _answered(call: Callable[[], _T], give_up_at: float) -> _T:
     while True:
         try:
             return call()
+        except StoreRefused:
+            raise
         except (StoreUnavailable, BrokerUnavailable) as error:
             if time.monotonic() + _PAUSE_S > give_up_at:
                 raise

@@ -85,7 +85,10 @@ class KafkaConfig(Block):
 
 class DatabaseConfig(Block):
     url: Secret = Field(description="`postgresql://user:password@host/name`, or `embedded` for the bundled PostgreSQL")
-    pool_size: Whole = Field(default=6, ge=1, description="connections per worker")
+    pool_size: Whole = Field(default=6, ge=1, description="connections per worker; at most 4 more for a moment")
+    pooler: Literal["session", "transaction"] = Field(
+        default="session", description="`transaction` behind PgBouncer in transaction mode: limits per transaction"
+    )
 
 
 class WebConfig(Block):
