@@ -7,6 +7,7 @@ No error raised here carries a URL, a query or an aiohttp exception, not even as
 
 import asyncio
 import errno
+import select
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest, ClientResponse
@@ -94,7 +97,34 @@ class _LeasedRequest(ClientRequest):
         deadline = _not_after.get()
         if deadline is not None and instant_s() > deadline:
             raise LeaseOver("the lease of the attempt ended before the request left")
+        if not _is_clean(conn):
+            conn.close()
+            raise _StaleConnection("the kept connection to the provider was not clean; nothing was sent on it")
         return await super().send(conn)
+
+
+class _StaleConnection(NotSent):
+    """Bytes that nobody asked for lie on the connection, or it is closed: what comes next is not our answer."""
+
+
+#: Connections that have carried a request. A fresh one may bring TLS session tickets before anything was asked.
+_used: WeakSet[Any] = WeakSet()
+
+
+def _is_clean(conn: Connection) -> bool:
+    """Whether the next bytes on this connection can only be the answer to the next request."""
+    protocol = conn.protocol
+    if protocol is None or not protocol.is_connected() or protocol.should_close:
+        return False
+    if protocol not in _used:
+        _used.add(protocol)
+        return True
+    raw = conn.transport.get_extra_info("socket") if conn.transport is not None else None
+    if raw is None or raw.fileno() < 0:
+        return False
+    unread = select.poll()  # what the kernel has and the event loop has not read yet
+    unread.register(raw.fileno(), select.POLLIN)
+    return not unread.poll(0)
 
 
 class HttpClient:
@@ -129,10 +159,11 @@ class HttpClient:
         sent = _request_headers(headers or {})
         try:
             async with asyncio.timeout(self._timeout_s):
-                session = self._open()
-                async with session.request(method, url, headers=sent, allow_redirects=False) as response:
-                    body = await _read(response, max_body)
-                    return Reply(response.status, body, response.charset, _retry_after_s(response))
+                while True:
+                    try:
+                        return await self._once(method, url, sent, max_body)
+                    except _StaleConnection:
+                        continue  # nothing left, and the connection is gone: the next one is another
         except TimeoutError:
             failure: ProviderError = OutcomeUnknown(f"no whole answer from the provider within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -140,6 +171,11 @@ class HttpClient:
         except zlib.error:
             failure = OutcomeUnknown("the answer's compression is broken")
         raise failure
+
+    async def _once(self, method: str, url: URL, headers: Mapping[str, str], max_body: int) -> Reply:
+        async with self._open().request(method, url, headers=headers, allow_redirects=False) as response:
+            body = await _read(response, max_body)
+            return Reply(response.status, body, response.charset, _retry_after_s(response))
 
     async def close(self) -> None:
         """Close every connection; later calls are NotSent."""
@@ -216,16 +252,20 @@ class DryRunHttp(HttpClient):
 async def _read(response: ClientResponse, limit: int) -> bytes:
     body = await _received(response, limit)
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding in ("", "identity"):
+    if coding in ("", "identity", "none", "utf-8"):  # the last two are no codings, and what servers put there
         return body
     if coding not in ("gzip", "x-gzip", "deflate"):
         raise OutcomeUnknown("the answer is compressed in a way that was not asked for")
-    inflate = zlib.decompressobj(wbits=47)  # gzip or zlib by its header
-    plain = inflate.decompress(body, limit + 1)  # never more than this, whatever a bomb unpacks to
-    if len(plain) > limit:
-        raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
-    if not inflate.eof:
-        raise OutcomeUnknown("the compressed answer is truncated")
+    plain = b""
+    bare = coding == "deflate" and body[:1] and body[0] & 0x0F != 8  # raw deflate, as some servers send it
+    while body:  # a gzip body may have several members
+        inflate = zlib.decompressobj(wbits=-15 if bare else 47)  # gzip or zlib by its header
+        plain += inflate.decompress(body, limit + 1 - len(plain))  # never more, whatever a bomb unpacks to
+        if len(plain) > limit:
+            raise OutcomeUnknown(f"the answer is longer than {limit} bytes")
+        if not inflate.eof:
+            raise OutcomeUnknown("the compressed answer is truncated")
+        body = inflate.unused_data
     return plain
 
 

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-_NOISE = re.compile(r"(?i)[\s\u00a0]|TRY|TL|₺")
+_NOISE = re.compile(r"(?i)[\s\u00a0$€₺]|TRY|TL|USD|EUR")
 _PLAIN = re.compile(r"[+-]?(?:\d{1,15}(?:\.\d{1,30})?|\.\d{1,30})", re.ASCII)
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?", re.ASCII)
 
@@ -29,6 +29,18 @@ def read_amount(value: object) -> Decimal | None:
     if _GROUPED.fullmatch(text):
         text = text.replace(",", "")
     return _tidy(Decimal(text)) if _PLAIN.fullmatch(text) else None
+
+
+#: No package and no account is worth more: a larger number is an error of the provider's program.
+MOST = Decimal(10) ** 9
+
+
+def read_cost(value: object) -> tuple[Decimal | None, tuple[str, ...]]:
+    """A price and its flags: a negative or absurd one is None with flag ``odd_cost``."""
+    amount = read_amount(value)
+    if amount is not None and not 0 <= amount < MOST:
+        return None, ("odd_cost",)
+    return amount, ()
 
 
 def _tidy(amount: Decimal) -> Decimal | None:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from agents.providers.words import is_no_code
+
 MASK = "***"
 RAW_LIMIT = 2000
 MESSAGE_LIMIT = 500
@@ -37,16 +39,20 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _HEX = re.compile(r"%[0-9A-F]{2}")
 _FOLD = str.maketrans("İIıÜüŞşĞğÇçÖöÂâÎîÛû", "iiiuussggccooaaiiuu")
 _SCHEME = f"{string.ascii_letters}{string.digits}+.-"
-_DASHES = frozenset("-–— \u00a0")
 
 
 def decode(body: bytes, charset: str | None = None) -> str:
-    """Text of a body: the declared charset, else strict UTF-8, else windows-1254. One BOM and blanks at both ends are
+    """Text of a body: strict UTF-8, else the declared charset, else windows-1254. One BOM and blanks at both ends are
     dropped, and so are characters no database column takes. Never raises.
+
+    What is valid UTF-8 is UTF-8: web servers declare a default charset that the program behind them does not know.
+    Latin 1 is read as windows-1254, its Turkish superset.
     """
     if body.startswith(codecs.BOM_UTF8):
         body, charset = body[3:], None
-    for name in (_known(charset), "utf-8"):
+    declared = _known(charset)
+    names = (declared, "utf-8") if declared and declared.startswith("utf-16") else ("utf-8", declared)
+    for name in names:
         if name:
             try:
                 return clean(body.decode(name))
@@ -73,7 +79,9 @@ def fold(text: str) -> str:
 def read_json(text: str) -> Any:
     """The document, with decimals exact and nested at most 40 deep; raises ``ValueError`` and nothing else."""
     try:
-        document = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        document = json.loads(
+            text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_without_duplicates
+        )
     except (RecursionError, ArithmeticError) as error:  # 100,000 brackets, or an exponent no Decimal has
         raise ValueError("not a readable document") from error
     _refuse_deep(document, 40)
@@ -81,11 +89,23 @@ def read_json(text: str) -> Any:
 
 
 def read_pin(value: object) -> str | None:
-    """The PIN in a field, whole; None for nothing, blanks or dashes."""
+    """The PIN in a field, whole; None for nothing, and for what stands where a code will be."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     text = clean(str(value))
-    return None if not text or set(text) <= _DASHES else text
+    return None if is_no_code(text) else text
+
+
+#: Letters and digits in groups, or a long run of both: what can be a code in a text where none belongs.
+_CODE_LIKE = re.compile(
+    r"(?<![\w-])(?=[A-Za-z0-9-]*\d|[A-Z0-9]{3,}-[A-Z0-9]{3,}-)(?:[A-Za-z0-9]{3,}(?:-[A-Za-z0-9]{3,})+|[A-Z0-9]{10,})(?![\w-])"
+)
+
+
+def code_like(text: str, known: Iterable[str] = ()) -> list[str]:
+    """What in ``text`` could be a gift code, the values in ``known`` (references, ids) left out."""
+    out = {value.lower() for value in known}
+    return [found for found in _CODE_LIKE.findall(text) if found.lower() not in out]
 
 
 def one_line(text: str, secrets: Iterable[str] = ()) -> str:
@@ -146,6 +166,8 @@ def _known(charset: str | None) -> str | None:
         name = codecs.lookup(charset or "").name
     except (LookupError, ValueError):
         return None
+    if name in ("iso8859-1", "cp1252", "ascii"):
+        return "cp1254"
     return name if name in _CHARSETS else None
 
 
@@ -155,6 +177,14 @@ def _refuse_deep(value: Any, levels: int) -> None:
     if isinstance(value, (dict, list)):
         for inner in value.values() if isinstance(value, dict) else value:
             _refuse_deep(inner, levels - 1)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two values under one key contradict each other: which of them a reader takes is chance."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands twice")
+    return document
 
 
 def _no_constant(name: str) -> Any:

@@ -1,8 +1,10 @@
 """What every HTTP adapter shares: wire parameters of a placement, and answers that do not depend on the protocol."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from agents.providers import words
 from agents.providers.base import OrderFacts, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer, fill
 from streams.errors import InvalidOrder, LeaseOver, NotSent, ProviderError
 
@@ -10,13 +12,21 @@ from streams.errors import InvalidOrder, LeaseOver, NotSent, ProviderError
 OURS = "_"
 DELIVERS_PIN = "_delivers_pin"
 
+PIN_PATTERN = "_pin_pattern"
+
 _ACCESS_STATUS = frozenset({401, 403})
-_REFUSED_STATUS = frozenset({400, 404, 405})
 
 
 def own_marks(mapping: Mapping[str, Any]) -> dict[str, str]:
     """The reserved wire keys of a mapping."""
-    return {DELIVERS_PIN: "1"} if mapping.get("delivers_pin") is True else {}
+    marks = {DELIVERS_PIN: "1"} if mapping.get("delivers_pin") is True else {}
+    return marks | ({PIN_PATTERN: str(mapping["pin_pattern"])} if mapping.get("pin_pattern") else {})
+
+
+def unfit_pins(pins: Iterable[str], wire: Mapping[str, str]) -> bool:
+    """Whether one of these plain PINs does not have the form that the mapping of the package states."""
+    pattern = wire.get(PIN_PATTERN)
+    return pattern is not None and not all(re.fullmatch(pattern, pin) for pin in pins)
 
 
 def required(mapping: Mapping[str, Any], key: str) -> str:
@@ -64,6 +74,40 @@ def missing(wire: Mapping[str, str], names: Iterable[str]) -> PlacedAnswer | Non
     return PlacedAnswer(Placed.NOT_SENT, message=f"wire parameter {', '.join(absent)} is missing", flags=("invalid",))
 
 
+#: Seconds until an answer that asks to slow down without saying for how long is taken up again.
+RETRY_AFTER_S = 60.0
+
+
+def refused(
+    text: str, note: str, status: int, retry_after_s: float | None, raw: str, flags: tuple[str, ...] = ()
+) -> PlacedAnswer:
+    """A placement answered with the provider's own error envelope and no known code: ``text`` decides.
+
+    ``note`` is the text as people may read it. HTTP 409 and 5xx are never a refusal.
+    """
+    kind, reason, listed = words.refusal(text)
+    if kind is Placed.REJECTED and (status == 409 or status >= 500):
+        kind, reason, listed = Placed.AMBIGUOUS, None, True
+    if kind is Placed.REJECTED and status == 429:
+        kind, reason, listed = Placed.RETRY_LATER, None, True
+    if kind is Placed.REJECTED and status in _ACCESS_STATUS and not listed:
+        kind, reason, listed = Placed.AMBIGUOUS, Refusal.ACCESS, True
+    if kind is Placed.RETRY_LATER:
+        retry_after_s = RETRY_AFTER_S if retry_after_s is None else retry_after_s
+    if reason is Refusal.PACKAGE:
+        flags = (*flags, "mapping")
+    return PlacedAnswer(
+        kind,
+        reason=reason,
+        message=note if status == 200 else f"{note} (HTTP {status})",
+        retry_after_s=retry_after_s,
+        tripped=reason is Refusal.ACCESS,
+        flags=flags,
+        raw=raw,
+        listed=listed,
+    )
+
+
 def unsent_or_unknown(error: ProviderError) -> PlacedAnswer:
     """A placement that brought no answer."""
     kind = Placed.NOT_SENT if isinstance(error, NotSent) else Placed.AMBIGUOUS
@@ -76,22 +120,19 @@ def unanswered(error: ProviderError) -> StatusAnswer:
 
 
 def placement_by_status(status: int, retry_after_s: float | None, raw: str, **known: Any) -> PlacedAnswer:
-    """What an answer without a readable body says about a placement: refusals made before the application certainly
-    bought nothing; 408, 3xx, 5xx and everything rare may have. ``known`` are fields for the ambiguous case."""
-    if status == 429:
-        return PlacedAnswer(
-            Placed.RETRY_LATER,
-            message="the provider asks to slow down (HTTP 429)",
-            retry_after_s=60.0 if retry_after_s is None else retry_after_s,
-            raw=raw,
-        )
-    if status in _ACCESS_STATUS or status in _REFUSED_STATUS:
-        reason = Refusal.ACCESS if status in _ACCESS_STATUS else Refusal.OTHER
-        return PlacedAnswer(
-            Placed.REJECTED, reason=reason, message=f"refused with HTTP {status}", tripped=True, raw=raw
-        )
-    message = known.pop("message", "") or f"no readable answer (HTTP {status})"
-    return PlacedAnswer(Placed.AMBIGUOUS, message=message, raw=raw, **known)
+    """What an answer without the provider's own envelope says about a placement: it may have been bought.
+
+    A firewall, a proxy or a gateway may say 401, 403, 404 or 429 after the shop has sold. 401 and 403 ask for a
+    look at the account. ``known`` are fields of the answer.
+    """
+    message = known.pop("message", "") or "no readable answer"
+    message = message if status == 200 else f"{message} (HTTP {status})"
+    if status in _ACCESS_STATUS:
+        known |= {"reason": Refusal.ACCESS, "tripped": True}
+    elif status != 200:
+        known.pop("reason", None)  # an empty page of a gateway says nothing about the account
+    flags = (*known.pop("flags", ()), *((f"http_{status}",) if status != 200 else ()))
+    return PlacedAnswer(Placed.AMBIGUOUS, message=message, retry_after_s=retry_after_s, raw=raw, flags=flags, **known)
 
 
 def question_by_status(status: int, retry_after_s: float | None, raw: str) -> StatusAnswer:

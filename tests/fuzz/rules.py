@@ -1,7 +1,8 @@
 """The reading rules of both provider protocols, written a second time: the judge of the fuzzed parsers.
 
-Nothing here imports a parser. Each function gives the outcomes that an answer *may* have besides those that leave the
-order open; a parser that settles an order otherwise is wrong. Where the rules leave room, the stricter reading counts.
+Nothing here imports a parser; the tables of words are shared data. Each function gives the outcomes that an answer
+*may* have besides those that leave the order open; a parser that settles an order otherwise is wrong. Where the rules
+leave room, the stricter reading counts.
 """
 
 import html
@@ -12,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from agents.providers.base import Ask, Placed, Seen
+from agents.providers.words import is_no_code, refusal, says_duplicate
 
 #: Outcomes of a placement after which nothing more happens than a question about it.
 OPEN_PLACEMENT = frozenset({Placed.AMBIGUOUS, Placed.DUPLICATE, Placed.NOT_SENT})
@@ -25,16 +27,13 @@ _PLACED = {"done": Placed.COMPLETED, "open": Placed.ACCEPTED, "no": Placed.REFUS
 _SEEN = {"done": Seen.SUCCEEDED, "open": Seen.PENDING, "no": Seen.FAILED}
 _REFUSED_CODES = {100, 105, 106, 107, 108, 109, 110, 112, 113, 120, 121, 122, 123}
 _LATER_CODES = {111, 130, 429}
-_REFUSED_HTTP = {400, 401, 403, 404, 405}
-_UNSURE = ("unknown", "internal", "timeout", "timed out", "server error", "try again")
-_SENT_BEFORE = ("daha once", "zaten gonder", "already")
 
 
 def text_of(body: bytes, charset: str | None) -> str:
     """Rule 1, for the character sets that are used here."""
     if body[:3] == b"\xef\xbb\xbf":
         body, charset = body[3:], None
-    for name in (charset if charset in ("utf-8", "windows-1254", "iso-8859-9") else None, "utf-8"):
+    for name in ("utf-8", charset if charset in ("windows-1254", "iso-8859-9") else None):
         if name:
             try:
                 return trimmed(body.decode(name))
@@ -51,7 +50,7 @@ def trimmed(text: str) -> str:
 def amount(text: str) -> Decimal | None:
     """Rule 4."""
     text = "".join(text.split())
-    for noise in ("TRY", "TL", "₺"):
+    for noise in ("TRY", "TL", "USD", "EUR", "₺", "$", "€"):
         text = re.sub(re.escape(noise), "", text, flags=re.IGNORECASE)
     sign, text = (text[0], text[1:]) if text[:1] in ("+", "-") else ("", text)
     if not text or not text.isascii() or set(text) - set("0123456789.,"):
@@ -68,30 +67,33 @@ def amount(text: str) -> Decimal | None:
 
 
 def no_pin(field: str) -> bool:
-    """Rule 7: nothing, blanks, dashes."""
-    return not field.strip(_BLANK + "-–—")
+    """Rule 7: nothing, blanks, punctuation, and the words of the table."""
+    return is_no_code(field)
+
+
+def in_quotes(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def znet_placement(status: int, text: str) -> frozenset[Placed]:
     """Rule 5 and the table of HTTP statuses."""
+    text = in_quotes(text)
     row = None if text.startswith("<") or not text else [trimmed(field) for field in text.split("|")]
     if status == 408 or not (200 <= status < 300 or 400 <= status < 500):
         return frozenset()
     if row and row[0].lower() == "ok":
         filled = [field for field in row[1:] if field]
-        fine = len(filled) <= 2 and all(amount(field) is not None for field in filled)
+        fine = len(filled) <= 2 and row[1 : 1 + len(filled)] == filled and all(amount(f) is not None for f in filled)
         return frozenset({Placed.ACCEPTED} if fine and status < 300 else ())
     if row and len(row) > 1 and row[0] == "3":
-        before = any(words in _plain("|".join(row[1:])) for words in _SENT_BEFORE)
-        return frozenset() if before else frozenset({Placed.REJECTED})
-    if row and len(row) > 1 and row[0] in ("4", "8"):
-        return frozenset()
-    return _by_http(status)
+        return _by_text("|".join(row[1:]), status)
+    return frozenset()
 
 
 def znet_question(status: int, text: str) -> tuple[frozenset[Seen], str]:
     """Rules 6 and 7: the outcomes, and the PIN that goes with a success."""
-    if status != 200 or text.startswith("<"):
+    text = in_quotes(text)
+    if status != 200 or text.startswith("<") or len(re.findall(r"(?im)^\s*ok\s*\|", text)) > 1:
         return frozenset(), ""
     row = [trimmed(field) for field in text.split("|", 3)]
     if row[0].lower() != "ok" or len(row) < 2:
@@ -107,21 +109,43 @@ def zdk_placement(reference: str, status: int, text: str) -> frozenset[Placed]:
     if 300 <= status < 400 or status == 408:
         return frozenset()
     if not isinstance(document, dict):
-        return _by_http(status)
+        return frozenset()
     shown = list(_orders(document))
     code = _code(document)
+    if code == status and code not in (*_REFUSED_CODES, *_LATER_CODES):
+        code = None
     if code is not None:
-        if any(_ids(order) and _word(order) != "no" for order in shown):
+        if any(_is_order(order) and _word(order) != "no" for order in shown):
             return frozenset()  # an error, and an order beside it: nobody knows
+        if says_duplicate(_note(document)) or (status == 409 and code not in _LATER_CODES):
+            return frozenset()
         if code in _REFUSED_CODES:
             return frozenset({Placed.REJECTED})
         return frozenset({Placed.RETRY_LATER} if code in _LATER_CODES else ())
     if any(_ids(order) for order in shown):
         return _order_of(reference, status, document, shown)
+    said = {_word(order) for order in (*shown, document)} - {None}
+    if said == {"no"} and status < 400:
+        return frozenset(Placed) - {Placed.ACCEPTED, Placed.COMPLETED, Placed.NOT_SENT}
     if _is_error(document):
-        unsure = status >= 500 or any(words in _plain(_note(document)) for words in _UNSURE)
-        return frozenset({Placed.RETRY_LATER} if status == 429 else () if unsure else {Placed.REJECTED})
-    return _by_http(status)
+        return _by_text(_note(document), status)
+    return frozenset()
+
+
+def _is_order(order: Any) -> bool:
+    """An id beside an error is the number of the request, unless the order's own key or a word stands there."""
+    own = order.get("order_id") is not None or order.get("orderId") is not None
+    return bool(_ids(order)) and (own or _says(order))
+
+
+def _by_text(text: str, status: int) -> frozenset[Placed]:
+    """An envelope without a code: what the table says of its text, and never a refusal with 409 or 5xx."""
+    kind = refusal(text).kind
+    if kind is not Placed.REJECTED:
+        return frozenset({kind})
+    if status == 409 or status >= 500:
+        return frozenset()
+    return frozenset({Placed.RETRY_LATER if status == 429 else Placed.REJECTED})
 
 
 def _order_of(reference: str, status: int, document: Any, shown: Sequence[Any]) -> frozenset[Placed]:
@@ -164,14 +188,22 @@ def _is_of(row: Any, ask: Ask) -> bool:
     owner = row.get("order_uuid")
     if isinstance(owner, str) and owner:
         return owner.lower() == ask.reference.lower()
-    return any(name == ask.external_id or name.lower() == ask.reference.lower() for name in _ids(row))
+    names = _ids(row)
+    return names[:1] == [ask.external_id] or any(name.lower() == ask.reference.lower() for name in names)
 
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=lambda name: 1 / 0)
+        return json.loads(text, parse_constant=lambda name: 1 / 0, object_pairs_hook=_distinct)
     except (ValueError, RecursionError, ArithmeticError):
         return None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands twice")
+    return document
 
 
 def _orders(document: Any) -> Iterator[Any]:
@@ -185,7 +217,7 @@ def _orders(document: Any) -> Iterator[Any]:
 def _ids(order: Any) -> list[str]:
     values = [order.get(key) for key in ("order_id", "orderId", "id")]
     texts = [trimmed(str(value)) for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
-    return [text for text in texts if not no_pin(text)]
+    return [text for text in texts if not no_pin(text) and not text.startswith("-")]
 
 
 def _says(order: Any) -> bool:
@@ -219,12 +251,6 @@ def _code(document: Any) -> int | None:
 def _note(document: Any) -> str:
     texts = [document.get(key) for key in ("note", "message", "msg", "error")]
     return next((text for text in texts if isinstance(text, str) and text.strip()), "")
-
-
-def _by_http(status: int) -> frozenset[Placed]:
-    if status == 429:
-        return frozenset({Placed.RETRY_LATER})
-    return frozenset({Placed.REJECTED} if status in _REFUSED_HTTP else ())
 
 
 def _plain(text: str) -> str:

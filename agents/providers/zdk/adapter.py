@@ -31,6 +31,7 @@ from agents.providers.wire import (
     required,
     sent,
     unanswered,
+    unfit_pins,
     unsent_or_unknown,
 )
 from agents.providers.zdk.products import read_products
@@ -128,7 +129,8 @@ class Barakat:
             delivers_pin=wire.get(DELIVERS_PIN) == "1",
             retry_after_s=reply.retry_after_s,
         )
-        return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins))
+        flags = ("pin_mismatch",) if unfit_pins(answer.pins, wire) else ()
+        return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins), flags=(*answer.flags, *flags))
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         """By the provider's ids where all are known, else by our own."""
@@ -176,7 +178,11 @@ class Barakat:
             by_uuid=by_uuid,
             retry_after_s=reply.retry_after_s,
         )
-        return [replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins)) for answer in answers]
+        return [self._sealed(answer, ask.wire) for ask, answer in zip(asks, answers, strict=True)]
+
+    def _sealed(self, answer: StatusAnswer, wire: Mapping[str, str]) -> StatusAnswer:
+        flags = ("pin_mismatch",) if unfit_pins(answer.pins, wire) else ()
+        return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins), flags=(*answer.flags, *flags))
 
     def _masking(self, *wires: Mapping[str, str]) -> Dialect:
         """The dialect that also masks what these orders' customers said."""

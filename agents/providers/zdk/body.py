@@ -8,12 +8,23 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from agents.providers.text import MASK, clean, evidence, fold, read_json, read_pin
+from agents.providers.text import MASK, clean, code_like, evidence, fold, read_json, read_pin
 
 Document = Mapping[str, Any]
 
-_HOLDS_PIN = frozenset({"pin", "pins", "replay", "replay_api", "serial", "voucher"})
-_FIRST_PIN = re.compile(r'(?i)"(?:pins?|replay|replay_api|serial|voucher)"')
+#: Keys under which shops put codes; compared without case, blanks, dashes and underscores.
+HOLDS_PIN = frozenset(
+    {
+        "pin", "pins", "pincode", "epin", "replay", "replayapi", "replaypin", "serial", "serials", "serialnumber",
+        "voucher", "vouchers", "vouchercode", "kod", "kodlar", "kupon", "giftcode", "giftcard", "cardcode",
+        "cardnumber", "purchasedcode", "redeemcode", "redemptioncode", "activationcode", "licensekey", "license",
+        "codes", "secret",
+    }
+)  # fmt: skip
+_FIRST_PIN = re.compile(
+    r'(?i)"(?:e?pins?|pin_?code|replay|replay_(?:api|pin)|serials?|serial_?number|vouchers?|voucher_?code|kod|kupon|gift_?code'
+    r'|card_?(?:code|number)|(?:purchased|redeem|activation)_?code|license_?key|codes)"'
+)
 _ERROR_WORDS = ("error", "fail")
 
 
@@ -68,6 +79,8 @@ def rows_of(document: Document) -> Sequence[Document] | None:
     if says_error(document):
         return None
     data = document.get("data")
+    if not data and (note_of(document) or document.get("errors")):
+        return None  # an empty list beside a complaint is no list
     if data is None and decision(document) and ids_of(document):
         data = document
     rows = [data] if isinstance(data, dict) else data
@@ -95,17 +108,25 @@ def named(row: Document) -> bool:
 
 def _names(row: Document) -> list[str]:
     values = (row.get(key) for key in ("order_id", "orderId", "id"))
-    return [text for value in values if (text := read_pin(value))]
+    return [text for value in values if (text := read_pin(value)) and not text.startswith("-")]
 
 
 def first_id(row: Document) -> str | None:
     return next(iter(ids_of(row)), None)
 
 
-def texts(value: Any, levels: int = 4) -> Iterator[str]:
-    """The texts of a reply in any of its shapes: text, list of texts, list of ``{"replay": [...]}``."""
+def texts(value: Any, levels: int = 6) -> Iterator[str]:
+    """The texts of a reply in any of its shapes: text, list of texts, list of ``{"replay": [...]}`` or of objects with
+    another key for codes, a list written as text."""
+    if isinstance(value, str) and value.startswith("[") and levels:
+        try:
+            value = read_json(value)
+        except ValueError:
+            pass
     if isinstance(value, dict) and levels:
-        yield from texts(value.get("replay"), levels - 1)
+        for key, inner in value.items():
+            if key_of(key) in HOLDS_PIN or _code_of_letters(key, inner):
+                yield from texts(inner, levels - 1)
     elif isinstance(value, list) and levels:
         for inner in value:
             yield from texts(inner, levels - 1)
@@ -113,27 +134,56 @@ def texts(value: Any, levels: int = 4) -> Iterator[str]:
         yield text
 
 
+def sentences(value: Any) -> str:
+    """Every text of a reply, words that are no code included, as one."""
+    if isinstance(value, dict):
+        return sentences(list(value.values()))
+    if isinstance(value, list):
+        return " ".join(filter(None, map(sentences, value)))
+    return clean(value) if isinstance(value, str) else ""
+
+
 def note_of(row: Document) -> str:
     """The provider's words beside a reply."""
-    values = (row.get(key) for key in ("note", "message", "msg", "error"))
-    return next((value for value in values if isinstance(value, str) and value.strip()), "")
+    for key in ("note", "message", "msg", "error"):
+        value = row.get(key)
+        words = " ".join(value) if isinstance(value, list) and all(isinstance(word, str) for word in value) else value
+        if isinstance(words, str) and words.strip():
+            return words
+    return ""
 
 
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """Evidence without codes: every value where a PIN can stand is masked; an unreadable rest is cut off there."""
+def redact(text: str, secrets: Sequence[str], *, delivers_pin: bool = False, known: Sequence[str] = ()) -> str:
+    """Evidence without codes: every value where a PIN can stand is masked; an unreadable rest is cut off there.
+
+    With ``delivers_pin`` everything that could be a code is masked too, except the ids in ``known``.
+    """
     try:
         document = read_json(text)
     except ValueError:
         found = _FIRST_PIN.search(text)
-        return evidence(text[: found.start()] + MASK if found else text, secrets)
-    return redact_document(document, secrets)
+        text = text[: found.start()] + MASK if found else text
+        return evidence(text, (*secrets, *(code_like(text, known) if delivers_pin else ())))
+    return redact_document(document, secrets, delivers_pin=delivers_pin, known=known)
 
 
-def redact_document(document: Any, secrets: Sequence[str]) -> str:
+def redact_document(
+    document: Any, secrets: Sequence[str], *, delivers_pin: bool = False, known: Sequence[str] = ()
+) -> str:
     """As ``redact``, for what is already read."""
     pins: list[str] = []
-    masked = _masked(document, pins)
-    return evidence(json.dumps(masked, ensure_ascii=False, default=str), (*secrets, *pins))
+    text = json.dumps(_masked(document, pins), ensure_ascii=False, default=str)
+    if delivers_pin:
+        ids = [name for row in _objects(document) for name in (*_names(row), str(row.get("order_uuid") or ""))]
+        pins += code_like(text, (*known, *ids))
+    return evidence(text, (*secrets, *pins))
+
+
+def _objects(value: Any) -> Iterator[Document]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(inner)
 
 
 def _masked(value: Any, pins: list[str]) -> Any:
@@ -144,11 +194,16 @@ def _masked(value: Any, pins: list[str]) -> Any:
         return value
     copy: dict[str, Any] = {}
     for key, inner in value.items():
-        secret = inner not in (None, "", []) and (key.lower() in _HOLDS_PIN or _code_of_letters(key, inner))
+        secret = inner not in (None, "", []) and (key_of(key) in HOLDS_PIN or _code_of_letters(key, inner))
         if secret:
             pins.extend(texts(inner))
         copy[key] = MASK if secret else _masked(inner, pins)
     return copy
+
+
+def key_of(key: str) -> str:
+    """A key as ``HOLDS_PIN`` has it."""
+    return key.lower().translate({ord(sign): None for sign in " -_"})
 
 
 def _code_of_letters(key: str, value: object) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from agents.providers.base import CatalogueItem, Money
 from agents.providers.money import read_amount
 from agents.providers.text import clean, read_json
+from agents.providers.zdk.body import error_code, note_of, says_error
 from streams.errors import ProviderError
 
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -20,6 +21,10 @@ def read_products(status: int, text: str, currency: str) -> list[CatalogueItem]:
     except ValueError:
         document = None
     rows = document.get("data") if isinstance(document, dict) else document
+    if isinstance(document, dict) and (says_error(document) or error_code(document, (0, 200)) is not None):
+        raise ProviderError("the catalogue was refused: the answer is an error")
+    if isinstance(rows, list) and not rows and isinstance(document, dict) and note_of(document):
+        raise ProviderError("the catalogue was refused: an empty list beside a complaint")
     if status != 200 or not isinstance(rows, list):
         raise ProviderError(f"the catalogue cannot be read (HTTP {status}); expected a JSON array of products")
     return [_item(row, currency) for row in rows if isinstance(row, dict) and _text(row.get("id"))]

@@ -21,7 +21,17 @@ from agents.providers.base import (
     StatusAnswer,
 )
 from agents.providers.text import decode
-from agents.providers.wire import customers, filled, missing, own_marks, required, sent, unanswered, unsent_or_unknown
+from agents.providers.wire import (
+    customers,
+    filled,
+    missing,
+    own_marks,
+    required,
+    sent,
+    unanswered,
+    unfit_pins,
+    unsent_or_unknown,
+)
 from agents.providers.znet import replies
 from streams.errors import InvalidOrder, ProviderError
 
@@ -124,8 +134,10 @@ class Znet:
             decode(reply.body, reply.charset),
             retry_after_s=reply.retry_after_s,
             secrets=(*self._secrets, *customers(ask.wire, _OWN)),
+            delivers_pin=ask.delivers_pin,
         )
-        return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins))
+        flags = ("pin_mismatch",) if unfit_pins(answer.pins, ask.wire) else ()
+        return replace(answer, pins=tuple(self._seal(pin) for pin in answer.pins), flags=(*answer.flags, *flags))
 
     async def _get(self, service: str, parameters: Mapping[str, str], max_body: int | None = None) -> Reply:
         query = sent({**parameters, **self._access}, _ORDER)

@@ -11,24 +11,18 @@ from decimal import Decimal
 from typing import Any
 
 from agents.providers.base import Balance, CatalogueItem, Money, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
-from agents.providers.money import read_amount
-from agents.providers.text import MASK, clean, evidence, fold, is_html, one_line, read_json, read_pin
-from agents.providers.wire import placement_by_status, question_by_status
+from agents.providers.money import read_amount, read_cost
+from agents.providers.text import MASK, clean, code_like, evidence, fold, hide, is_html, one_line, read_json, read_pin
+from agents.providers.wire import placement_by_status, question_by_status, refused
+from agents.providers.words import says_duplicate, says_not_found
 from streams.errors import ProviderError
 
 CURRENCY = "TRY"
 
 _HINT = re.compile(r"\((\w{1,64})\)", re.ASCII)
+_ROW = re.compile(r"(?im)^\s*ok\s*\|")
 _PIN_FIELD = re.compile(r"(?i)(\bok\s*\|\s*(?:\w+\s*)?\|)([^|\n]*)")
 _BARE_STATE = re.compile(r"\s*(\d{1,9})\s*\|")
-_REFUSALS = (
-    (Refusal.FUNDS, ("bakiye", "balance")),
-    (Refusal.ACCESS, ("yetki", "kisitli ip", "kullanici bilgileri")),
-    (Refusal.STOCK, ("stok", "stock")),
-    (Refusal.PACKAGE, ("kupur", "oyun bulun", "paket")),
-    (Refusal.PLAYER, ("oyuncu", "hatali id", "gecersiz id")),
-)
-_ALREADY = ("daha once", "zaten gonder", "already")
 
 
 def read_placement(
@@ -37,35 +31,40 @@ def read_placement(
     """Answer of ``pin_ekle``. Accepted only when everything behind ``OK`` is money."""
     raw = evidence(text, secrets)
     known = 200 <= status < 300 or 400 <= status < 500
-    answer = _placement_row(text, raw, secrets) if known and status != 408 else None
+    answer = _placement_row(_unquoted(text), status, retry_after_s, raw, secrets) if known and status != 408 else None
     if answer is not None and answer.kind is Placed.ACCEPTED and status >= 300:
         return replace(answer, kind=Placed.AMBIGUOUS, message=f"accepted, yet HTTP {status}", flags=("contradiction",))
     if answer is not None:
         return answer
-    return placement_by_status(status, retry_after_s, raw, **_unreadable(text))
+    return placement_by_status(status, retry_after_s, raw, **_unreadable(text, status))
 
 
-def _placement_row(text: str, raw: str, secrets: Sequence[str]) -> PlacedAnswer | None:
+def _unquoted(text: str) -> str:
+    """Without one pair of quotation marks around the whole row."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _placement_row(
+    text: str, status: int, retry_after_s: float | None, raw: str, secrets: Sequence[str]
+) -> PlacedAnswer | None:
     """The answer of a row whose form is known; None otherwise."""
     if is_html(text):
         return None
     head, *fields = (clean(field) for field in text.split("|"))
-    words = "|".join(fields)  # decided by what was said, not by what is left of it once secrets are masked
-    note = one_line(words, secrets)
+    said = "|".join(fields)  # decided by what was said, not by what is left of it once secrets are masked
+    note = one_line(said, secrets)
     if head.lower() == "ok":
         return _after_ok(fields, raw, note)
     if not fields:
         return None
     if head == "3":
-        if any(word in fold(words) for word in _ALREADY):
-            return PlacedAnswer(Placed.DUPLICATE, message=note, raw=raw)
-        reason = _refusal(words)
-        flags = ("mapping",) if reason is Refusal.PACKAGE else ()
-        return PlacedAnswer(Placed.REJECTED, reason=reason, message=note, flags=flags, raw=raw)
+        return refused(said, note, status, retry_after_s, raw)
     if head == "4":
-        hint = _HINT.search(note)
+        hint = _HINT.search(note) if says_duplicate(said) else None
         return PlacedAnswer(Placed.DUPLICATE, external_id=hint[1] if hint else None, message=note, raw=raw)
     if head == "8":
+        if says_duplicate(said):
+            return PlacedAnswer(Placed.DUPLICATE, message=note, raw=raw)
         return PlacedAnswer(Placed.AMBIGUOUS, reason=Refusal.ACCESS, message=note, tripped=True, raw=raw)
     return None
 
@@ -73,16 +72,20 @@ def _placement_row(text: str, raw: str, secrets: Sequence[str]) -> PlacedAnswer 
 def _after_ok(fields: list[str], raw: str, note: str) -> PlacedAnswer:
     filled = [field for field in fields if field]
     amounts = [read_amount(field) for field in fields]
-    if len(filled) <= 2 and all(amount is not None for field, amount in zip(fields, amounts, strict=True) if field):
-        cost, balance = _money(amounts[:1]), _money(amounts[1:2])
-        flags = (*(("short_row",) if len(filled) < 2 else ()), *(("cost_unknown",) if cost is None else ()))
+    leading = fields[: len(filled)] == filled  # `OK|3||0.00` is a sibling service's "state 3, no text"
+    if len(filled) <= 2 and leading and None not in amounts[: len(filled)]:
+        price, odd = read_cost(fields[0]) if fields else (None, ())
+        cost, balance = _money([price]), _money(amounts[1:2])
+        flags = (*(("short_row",) if len(filled) < 2 else ()), *(("cost_unknown",) if cost is None else ()), *odd)
         return PlacedAnswer(Placed.ACCEPTED, cost=cost, balance=balance, flags=flags, raw=raw)
     if fields[0] == "8":
         return PlacedAnswer(Placed.DUPLICATE, message=note, raw=raw)
     return PlacedAnswer(Placed.AMBIGUOUS, message=note, flags=("unrecognised",), raw=raw)
 
 
-def _unreadable(text: str) -> dict[str, Any]:
+def _unreadable(text: str, status: int) -> dict[str, Any]:
+    if not text and status != 200:
+        return {"message": "empty answer", "flags": ("empty",)}
     if not text:
         message = "empty answer: unknown dealer, no API permission, or an IP address that is not allowed"
         return {"reason": Refusal.ACCESS, "message": message, "flags": ("empty",)}
@@ -92,27 +95,37 @@ def _unreadable(text: str) -> dict[str, Any]:
 
 
 def read_status(
-    reference: str, status: int, text: str, *, retry_after_s: float | None = None, secrets: Sequence[str] = ()
+    reference: str,
+    status: int,
+    text: str,
+    *,
+    retry_after_s: float | None = None,
+    secrets: Sequence[str] = (),
+    delivers_pin: bool = False,
 ) -> StatusAnswer:
     """Answer of ``pin_kontrol``: ``OK|state|pin|text``. Flag ``negative`` marks the two forms an unknown reference is
-    answered with; what they mean only the not-found procedure can tell."""
-    raw = _status_evidence(text, secrets)
+    answered with, nothing or a text that says so; what they mean only the not-found procedure can tell."""
+    text = _unquoted(text)
+    raw = _status_evidence(text, secrets, delivers_pin)
     if status != 200:
         return question_by_status(status, retry_after_s, raw)
     if not text:
         return StatusAnswer(Seen.QUERY_ERROR, message="empty answer", flags=("negative", "empty"), raw=raw)
     if is_html(text):
         return StatusAnswer(Seen.QUERY_ERROR, message="the answer is a page, not a znet row", flags=("html",), raw=raw)
+    if len(_ROW.findall(text)) > 1:
+        return StatusAnswer(Seen.UNRECOGNISED, message="two rows under one reference", flags=("two_orders",), raw=raw)
     head, *fields = text.split("|", 3)
     if clean(head).lower() == "ok":
-        return _state(fields, raw, secrets)
+        return _without_codes(_state(fields, raw, secrets), fields) if delivers_pin else _state(fields, raw, secrets)
     return _failed_question(clean(head), fields, raw, secrets)
 
 
 def _failed_question(head: str, fields: list[str], raw: str, secrets: Sequence[str]) -> StatusAnswer:
     note = one_line("|".join(fields), secrets)
     if head == "3" and fields:
-        return StatusAnswer(Seen.QUERY_ERROR, message=note, flags=("negative",), raw=raw)
+        flags = ("negative",) if says_not_found("|".join(fields)) else ()
+        return StatusAnswer(Seen.QUERY_ERROR, message=note, flags=flags, raw=raw)
     if head == "8":
         return StatusAnswer(Seen.QUERY_ERROR, message=note, tripped=True, flags=("access",), raw=raw)
     # "2|..." could carry a code where a text is expected, so its words are not repeated
@@ -134,14 +147,25 @@ def _state(fields: list[str], raw: str, secrets: Sequence[str]) -> StatusAnswer:
     return StatusAnswer(Seen.UNRECOGNISED, message=message, flags=flags, raw=raw)
 
 
-def _status_evidence(text: str, secrets: Sequence[str]) -> str:
-    """The pin field is masked even where the row around it is broken."""
+def _without_codes(answer: StatusAnswer, fields: list[str]) -> StatusAnswer:
+    """No code leaves in a text: what could be one beside the PIN field is held for a person, with the PIN."""
+    beside = fields[2] if len(fields) > 2 else ""
+    if not code_like(beside) and not code_like(answer.message):
+        return answer
+    message = one_line(hide(answer.message, code_like(answer.message)))
+    if answer.kind is not Seen.SUCCEEDED or not code_like(beside):
+        return replace(answer, message=message)
+    return replace(answer, pins=(*answer.pins, clean(beside)), message="", flags=(*answer.flags, "pin_mismatch"))
+
+
+def _status_evidence(text: str, secrets: Sequence[str], delivers_pin: bool) -> str:
+    """The pin field is masked even where the row around it is broken, and so is what could be a code elsewhere."""
     bare = _BARE_STATE.match(text)
     if bare and bare[1] not in ("3", "8"):
         return bare[0] + MASK
     fields = [*(row[2] for row in _PIN_FIELD.finditer(text)), *text.split("|", 3)[2:3]]  # a field may be two lines
     pins = [pin for field in fields if (pin := read_pin(field))]
-    return evidence(text, (*secrets, *pins))
+    return evidence(text, (*secrets, *pins, *(code_like(text) if delivers_pin else ())))
 
 
 def read_balance(status: int, text: str, *, secrets: Sequence[str] = ()) -> Balance:
@@ -169,6 +193,8 @@ def _json_balance(text: str) -> Balance:
         document = read_json(text)
     except ValueError:
         return Balance(None, "unreadable answer")
+    if document.get("success") is False or fold(str(document.get("status", ""))) in ("error", "fail", "failed"):
+        return Balance(None, "the account is not told: the answer is an error")
     inner = document.get("data")
     body = inner if isinstance(inner, dict) else document
     amount = read_amount(body.get("balance", body.get("bakiye")))
@@ -214,11 +240,6 @@ def _item(row: dict[str, Any]) -> CatalogueItem:
 def _field(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     return clean(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-
-
-def _refusal(words: str) -> Refusal:
-    text = fold(words)
-    return next((reason for reason, words in _REFUSALS if any(word in text for word in words)), Refusal.OTHER)
 
 
 def _money(amounts: Sequence[Decimal | None]) -> Money | None:
