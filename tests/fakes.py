@@ -58,6 +58,9 @@ class FakeProvider:
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self.on_place: Callable[[], Any] | None = None
         self.gate: asyncio.Event | None = None
+        #: Answers to the balance question, the last one repeats; ``asked_balance`` counts them.
+        self.balances: list[Balance] = [Balance(None, "no balance here")]
+        self.asked_balance = 0
 
     def reference(self, tenant_id: str, order_id: str, attempt: int) -> str:
         return f"{self._name}-{tenant_id}-{order_id}-{attempt}"
@@ -89,7 +92,8 @@ class FakeProvider:
         return [replace(answer, message=answer.message or ask.reference) for ask in asks]
 
     async def balance(self) -> Balance:
-        return Balance(None, "no balance here")
+        self.asked_balance += 1
+        return self.balances.pop(0) if len(self.balances) > 1 else self.balances[0]
 
     async def catalogue(self) -> Sequence[CatalogueItem]:
         return []

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-import pybreaker
 from aiolimiter import AsyncLimiter
 
-from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Seen, StatusAnswer
+from agents.gateway.circuit_breaker import CLOSED, HALF_OPEN, OPEN, CircuitBreaker
+from agents.providers.base import Ask, Placed, PlacedAnswer, Provider, Refusal, Seen, StatusAnswer
 from agents.runtime import in_flight
 from agents.runtime.in_flight import InFlight
 from streams import metrics, traces
@@ -75,17 +75,18 @@ class _Meter:
         self._outcomes[kind, outcome].inc()
 
 
-class Trouble(Exception):
-    """What the breaker counts; never leaves this module."""
+#: For so long a healthy answer to the balance question holds: doubts about single orders ask no further.
+_TRUST_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The lane closed itself: told once per opening."""
+    """The circuit breaker opened: told once per opening. ``access``: the account itself refuses us."""
 
     integration_id: str
     since: datetime
     message: str
+    access: bool = False
 
 
 class Lane:
@@ -105,11 +106,12 @@ class Lane:
         self.limits = limits
         self._on_down = on_down
         self._breaker_config = breaker
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=breaker.fail_max, reset_timeout=breaker.reset_after, throw_new_error_on_trip=False
-        )
+        self._breaker = CircuitBreaker(breaker.fail_max, breaker.reset_after)
         self._closed_at = float("-inf")
         self._trial = False
+        self._probe: asyncio.Task[None] | None = None
+        self._healthy_at = float("-inf")
+        self._tells_balance = False
         self._refusals: deque[tuple[float, bool]] = deque()
         self.last_error = ""
         self.last_error_at: datetime | None = None
@@ -124,7 +126,7 @@ class Lane:
     @property
     def state(self) -> str:
         """closed, open or half-open, as the breaker says."""
-        return str(self._breaker.current_state)
+        return self._breaker.state
 
     def set_share(self, share: float) -> None:
         """This worker owns ``share`` of the partitions, so it may use that part of the rate."""
@@ -154,7 +156,7 @@ class Lane:
             "p95_s": _percentile(times, 0.95),
             "last_error": self.last_error[:300],
             "last_error_at": self.last_error_at,
-            "reopens_in_s": max(self._reopens_in_s(), 0.0),
+            "reopens_in_s": self._breaker.reopens_in_s(),
         }
 
     async def place(self, reference: str, wire: Mapping[str, str]) -> PlacedAnswer:
@@ -177,7 +179,7 @@ class Lane:
     @property
     def soon(self) -> bool:
         """True when ``slot`` is expected to give a place at once or in a moment."""
-        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._dispatch.soon(self._scale())
+        return self._breaker.state == CLOSED and self._probe is None and self._dispatch.soon(self._scale())
 
     def slot(self) -> AbstractAsyncContextManager[None]:
         """A place for one placement. Raises ``Busy`` at once when the breaker is open or the waiting room is full."""
@@ -185,9 +187,9 @@ class Lane:
 
     @asynccontextmanager
     async def _turn(self, budget: "_Budget") -> AsyncIterator[None]:
-        self._refuse_if_open(budget)
+        await self._ready(budget)
         async with budget.slot(self._scale(), mine=in_flight.current()):
-            self._refuse_if_open(budget)  # it may have opened while we waited
+            await self._ready(budget)  # it may have opened while we waited
             with self._trial_run():
                 yield
 
@@ -204,7 +206,7 @@ class Lane:
         if self._batch == 1:
             async with self._turn(self._checks):
                 return (await self._question([ask], look_up))[0]
-        self._refuse_if_open(self._checks)
+        await self._ready(self._checks)
         if self._waiting_checks >= self._checks.room:
             raise Busy(f"{self.integration_id}: too many checks are waiting", self._checks.reserve)
         future: asyncio.Future[StatusAnswer] = asyncio.get_running_loop().create_future()
@@ -230,7 +232,7 @@ class Lane:
         while self._waiting_checks:
             try:
                 async with self._checks.slot(self._scale(), wait=True):
-                    self._refuse_if_open(self._checks)
+                    await self._ready(self._checks)
                     look_up = bool(self._asked[True])
                     queue = self._asked[look_up]
                     batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
@@ -272,8 +274,10 @@ class Lane:
         _sizes[kind].observe(len(asks))
         for answer in answers:
             self._meter.outcome(kind, answer.kind)
-        failed = all(answer.kind is Seen.QUERY_ERROR for answer in answers)
-        self._count(not failed, tripped=any(answer.tripped for answer in answers), error=answers[0].message)
+        # A well-formed "no such order" is an answer: it says nothing against the account.
+        failed = all(a.kind is Seen.QUERY_ERROR and "negative" not in a.flags for a in answers)
+        doubt = any(_doubtful(answer) for answer in answers)
+        self._count(not failed, doubt=doubt, error=answers[0].message)
         return answers
 
     def observe(self, answer: PlacedAnswer) -> None:
@@ -281,28 +285,56 @@ class Lane:
         if "late" in answer.flags:
             return
         bad = answer.kind in (Placed.NOT_SENT, Placed.AMBIGUOUS)
-        self._count(not bad, tripped=answer.tripped, error=answer.message)
-        if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED, Placed.REJECTED):
+        self._count(not bad, doubt=_doubtful(answer), error=answer.message)
+        buyers = answer.kind is Placed.REJECTED and answer.reason in _BUYERS_FAULT
+        if answer.kind in (Placed.ACCEPTED, Placed.COMPLETED, Placed.REJECTED) and not buyers and not _doubtful(answer):
             self._count_refusal(answer.kind is Placed.REJECTED)
 
-    def _count(self, good: bool, *, tripped: bool, error: str) -> None:
-        if not good or tripped:
+    def _count(self, good: bool, *, doubt: bool, error: str) -> None:
+        """Count a call. A ``doubt`` may be about this order alone: only the balance question judges the account."""
+        if not good or doubt:
             self.last_error, self.last_error_at = error, datetime.now(UTC)
-        before = self._breaker.current_state
-        if tripped:
-            self._breaker.open()
-        else:
-            try:
-                with self._breaker.calling():
-                    if not good:
-                        raise Trouble
-            except (Trouble, pybreaker.CircuitBreakerError):
-                pass
-        now_state = self._breaker.current_state
-        if before != pybreaker.STATE_OPEN and now_state == pybreaker.STATE_OPEN:
-            self._down(f"{self.integration_id} closed its lane: {error or 'no usable answers'}")
-        elif before == pybreaker.STATE_HALF_OPEN and now_state == pybreaker.STATE_CLOSED:
+        if doubt:
+            self._start_probe(error)
+            return
+        before = self._breaker.state
+        self._breaker.success() if good else self._breaker.failure()
+        self._changed(before, error)
+
+    def _changed(self, before: str, error: str, *, access: bool = False) -> None:
+        now_state = self._breaker.state
+        if before != OPEN and now_state == OPEN:
+            what = "refuses our access" if access else "gives no usable answers"
+            self._down(f"{self.integration_id} {what}: {error or 'no reason given'}", access=access)
+        elif before != CLOSED and now_state == CLOSED:
             self._closed_at = time.monotonic()
+
+    def _start_probe(self, error: str) -> None:
+        if self._probe is None and time.monotonic() - self._healthy_at > _TRUST_S:
+            self._probe = asyncio.create_task(self._ask_balance(error))
+
+    async def _ask_balance(self, error: str) -> None:
+        """Ask for the balance, and open or close the breaker by its answer."""
+        try:
+            balance = await self.provider.balance()
+            before = self._breaker.state
+            if balance.money is not None:
+                self._tells_balance = True
+                self._healthy_at = time.monotonic()
+                if before != CLOSED:
+                    self._breaker.close()
+            elif balance.tripped:
+                error = balance.reason or error
+                self._breaker.open()
+            elif before == OPEN and not self._tells_balance:
+                self._breaker.half_open()  # this account never tells its balance: a call has to find out
+            elif before == OPEN:
+                self._breaker.open()
+            else:
+                self._breaker.failure()
+            self._changed(before, error, access=balance.tripped)
+        finally:
+            self._probe = None
 
     def _count_refusal(self, refused: bool) -> None:
         """A mass of refusals is a sign about the account, not about the orders."""
@@ -315,31 +347,35 @@ class Lane:
         count = sum(was_refused for _, was_refused in self._refusals)
         if count >= self._breaker_config.refusals_max and 2 * count > len(self._refusals):
             self._refusals.clear()
-            self._breaker.open()
-            self._down(f"{self.integration_id} closed its lane: {count} refusals in a row of minutes")
+            if self._breaker.state != OPEN:
+                self._breaker.open()
+                minutes = self._breaker_config.refusals_window / 60
+                self.last_error = f"{count} refusals within {minutes:g} minutes"
+                self._down(f"{self.integration_id} refuses most orders: {self.last_error}")
 
-    def _down(self, message: str) -> None:
-        self._on_down(Down(self.integration_id, datetime.now(UTC), message))
+    def _down(self, message: str, *, access: bool = False) -> None:
+        self._on_down(Down(self.integration_id, datetime.now(UTC), message, access))
 
-    def _refuse_if_open(self, budget: "_Budget") -> None:
-        if self._breaker.current_state == pybreaker.STATE_OPEN:
-            if self._reopens_in_s() > 0:
-                why = f"{self.integration_id} is closed after trouble: {self.last_error}"[:300]
-                raise Busy(why, self._reserve(budget))
-            self._breaker.half_open()
-        if self._breaker.current_state == pybreaker.STATE_HALF_OPEN and self._trial:
+    async def _ready(self, budget: "_Budget") -> None:
+        """Returns when a call may leave; raises ``Busy`` while the circuit breaker is open.
+
+        An open breaker is tried with the balance question, never with a waiting order.
+        """
+        if self._probe is not None:
+            await asyncio.wait([self._probe])
+        if self._breaker.state == OPEN and self._breaker.reopens_in_s() <= 0:
+            if self._probe is None:
+                self._probe = asyncio.create_task(self._ask_balance(self.last_error))
+            await asyncio.wait([self._probe])
+        if self._breaker.state == OPEN:
+            why = f"the circuit breaker of {self.integration_id} is open: {self.last_error}"[:300]
+            raise Busy(why, self._reserve(budget))
+        if self._breaker.state == HALF_OPEN and self._trial:
             raise Busy(f"{self.integration_id} is being tried again", budget.reserve)
 
     def _reserve(self, budget: "_Budget") -> Callable[[], float]:
         """A turn after the breaker lets somebody try again."""
-        return lambda: budget.reserve(self._reopens_in_s())
-
-    def _reopens_in_s(self) -> float:
-        """Seconds until the breaker lets somebody try again; 0 or less when it does."""
-        opened_at = self._breaker._state_storage.opened_at  # the library shows it nowhere else
-        if self._breaker.current_state != pybreaker.STATE_OPEN or not opened_at:
-            return 0.0
-        return float(self._breaker.reset_timeout - (datetime.now(UTC) - _aware(opened_at)).total_seconds())
+        return lambda: budget.reserve(self._breaker.reopens_in_s())
 
     def _trial_run(self) -> "_Trial":
         return _Trial(self)
@@ -353,6 +389,15 @@ class Lane:
         return (int(since / ramp_s * _SLOW_START_STEPS) + 1) / _SLOW_START_STEPS
 
 
+#: Refusals that the buyer or the mapping causes: they say nothing about the account.
+_BUYERS_FAULT = frozenset({Refusal.PLAYER, Refusal.QUANTITY, Refusal.PACKAGE})
+
+
+def _doubtful(answer: PlacedAnswer | StatusAnswer) -> bool:
+    """Whether an answer may be about this order or about the whole account."""
+    return answer.tripped or any(flag.startswith("http_4") for flag in answer.flags)
+
+
 class _Trial:
     """While the breaker is half open, one request at a time finds out."""
 
@@ -361,7 +406,7 @@ class _Trial:
         self._mine = False
 
     def __enter__(self) -> None:
-        self._mine = self._lane._breaker.current_state == pybreaker.STATE_HALF_OPEN
+        self._mine = self._lane.state == HALF_OPEN
         if self._mine:
             self._lane._trial = True
 
@@ -481,10 +526,6 @@ class _Budget:
             self.moved_at = time.monotonic()
             took_s = self.moved_at - began
             self._call_s += _SMOOTHING * (took_s - self._call_s) if self._call_s else took_s
-
-
-def _aware(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float | None:

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from agents.gateway import gateway as module
 from agents.gateway.gateway import Busy, Down, Lane
-from agents.providers.base import Ask, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
+from agents.providers.base import Ask, Balance, Money, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
 from streams.config.loader import BreakerConfig, LimitsConfig
 from tests.fakes import FakeProvider
 from tests.waiting import eventually
@@ -65,7 +66,7 @@ def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def reopen_soon(one: Lane) -> None:
     """As if the breaker had been open for its time."""
-    one._breaker.reset_timeout = 0
+    one._breaker._reset_after_s = 0
 
 
 # -- the breaker ----------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ async def test_failures_in_a_row_close_the_lane_and_are_told_once(answer: Placed
         await send(one)
     assert one.state == "open" and len(one.told) == 1
     for _ in range(5):
-        with pytest.raises(Busy, match="one is closed after trouble"):
+        with pytest.raises(Busy, match="the circuit breaker of one is open"):
             await send(one)
         with pytest.raises(Busy):
             await ask(one)
@@ -93,17 +94,95 @@ async def test_an_answer_between_failures_starts_the_count_again() -> None:
     assert one.state == "closed"
 
 
-async def test_a_locked_account_closes_the_lane_at_once() -> None:
-    one, _ = lane(PlacedAnswer(Placed.REJECTED, reason=Refusal.ACCESS, tripped=True, message="no permission"))
+LOCKED = Balance(None, "Kısıtlı Ip", tripped=True)
+HEALTHY = Balance(Money(Decimal(5), "TRY"))
+PAGE_403 = PlacedAnswer(Placed.AMBIGUOUS, reason=Refusal.ACCESS, tripped=True, message="a page", flags=("http_403",))
+
+
+async def settled(one: Watched) -> None:
+    """The balance question that a doubt asks has been answered."""
+    await eventually(lambda: one._probe is None)
+
+
+async def test_an_account_that_refuses_the_balance_too_opens_the_breaker_and_says_so_once() -> None:
+    one, provider = lane(PAGE_403)
+    provider.balances = [LOCKED]
     await send(one)
-    assert one.state == "open" and "no permission" in one.told[0].message
+    await settled(one)
+    assert one.state == "open" and [(down.access, down.message) for down in one.told] == [
+        (True, "one refuses our access: Kısıtlı Ip")
+    ]
+    for _ in range(5):
+        with pytest.raises(Busy):
+            await send(one)
+    assert len(one.told) == 1 and len(provider.placed) == 1
 
 
-async def test_a_locked_account_seen_by_a_check_closes_the_lane_too() -> None:
+async def test_a_locked_account_seen_by_a_check_opens_it_too() -> None:
     one, provider = lane()
+    provider.balances = [LOCKED]
     provider._answers = [StatusAnswer(Seen.QUERY_ERROR, tripped=True)]
     await ask(one)
+    await settled(one)
     assert one.state == "open"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PAGE_403,
+        PlacedAnswer(Placed.AMBIGUOUS, flags=("html", "http_404")),
+        PlacedAnswer(Placed.AMBIGUOUS, flags=("http_400",)),
+        PlacedAnswer(Placed.REJECTED, reason=Refusal.ACCESS, tripped=True),
+    ],
+    ids=["403", "404", "400", "refused by code"],
+)
+async def test_a_refusal_of_one_order_never_stops_the_others_of_a_healthy_account(answer: PlacedAnswer) -> None:
+    one, provider = lane(*[answer, answer, Placed.ACCEPTED] * 10)
+    provider.balances = [HEALTHY]
+    for _ in range(30):
+        await send(one)
+        await settled(one)
+    assert one.state == "closed" and not one.told and provider.asked_balance == 1  # it holds for a while
+
+
+async def test_an_order_waits_for_the_balance_question_that_a_doubt_asks() -> None:
+    one, provider = lane(PAGE_403, Placed.ACCEPTED)
+    provider.balances = [LOCKED]
+    await send(one)
+    with pytest.raises(Busy):
+        await send(one)
+    assert len(provider.placed) == 1
+
+
+async def test_the_trial_of_an_open_breaker_is_the_balance_question_and_never_an_order() -> None:
+    one, provider = lane(PAGE_403, Placed.ACCEPTED)
+    provider.balances = [LOCKED, LOCKED, LOCKED, HEALTHY]
+    await send(one)
+    await settled(one)
+    reopen_soon(one)
+    for _ in range(2):
+        with pytest.raises(Busy):
+            await send(one)
+    assert len(provider.placed) == 1 and one.state == "open" and len(one.told) == 1
+    await send(one)
+    assert one.state == "closed" and len(provider.placed) == 2
+
+
+async def test_an_unknown_reference_is_no_trouble_of_the_account() -> None:
+    one, provider = lane()
+    provider._answers = [StatusAnswer(Seen.QUERY_ERROR, flags=("negative",))]
+    for _ in range(10):
+        await ask(one)
+    assert one.state == "closed"
+
+
+@pytest.mark.parametrize("reason", [Refusal.PLAYER, Refusal.QUANTITY, Refusal.PACKAGE])
+async def test_refusals_that_the_buyer_or_the_mapping_causes_do_not_count(reason: Refusal) -> None:
+    one, _ = lane(PlacedAnswer(Placed.REJECTED, reason=reason))
+    for _ in range(40):
+        await send(one)
+    assert one.state == "closed"
 
 
 async def test_failed_checks_in_a_row_close_the_lane() -> None:
