@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,6 +20,7 @@ from agents.handlers.context import HandlerContext
 from agents.maintenance.alerts import alerts_forever
 from agents.maintenance.heartbeat import Heartbeat, release
 from agents.maintenance.kill_switch import Switches
+from agents.maintenance.ledger_watch import LedgerWatch
 from agents.maintenance.sweeper import sweep_forever
 from agents.providers import registry
 from agents.providers.base import Setup
@@ -26,6 +28,7 @@ from agents.providers.http import HttpClient
 from agents.runtime import in_flight
 from agents.runtime.guard import Guard, where
 from agents.runtime.watchdog import ANSWER_S, LivenessProbes, StallDetector, Watchdog, stall_timeout_s, within
+from db import identity
 from db.clock import Clock
 from db.control import kill_switch, stored_config
 from db.control.stock import CodeStock
@@ -34,8 +37,8 @@ from db.leader import Leader
 from db.ledger import Ledger
 from db.reads import queries
 from db.views import Views
-from streams import logs, traces
-from streams.config.loader import Config, IntegrationConfig, secrets, with_catalog
+from streams import ledger_log, logs, traces
+from streams.config.loader import Config, IntegrationConfig, KafkaConfig, secrets, with_catalog
 from streams.delay_queue import DelayQueue
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
@@ -53,12 +56,23 @@ _NEW_OBJECTS = 150_000
 _LINGER_MS = 20
 
 
+class _LedgerSources:
+    """What the watch of the ledger reads and writes; see ``agents.maintenance.ledger_watch``."""
+
+    def __init__(self, engine: Any, kafka: KafkaConfig) -> None:
+        self.read = partial(identity.read, engine)
+        self.advance = partial(identity.advance, engine)
+        self.set_behind = partial(identity.set_behind, engine)
+        self.marks = partial(ledger_log.marks, kafka)
+
+
 class Parts:
     """One worker's parts. ``deps`` is what handlers get; ``guard`` runs them."""
 
     deps: HandlerContext
     views: Views
     guard: Guard
+    watch: LedgerWatch
     delay: DelayQueue | None = None
 
     def __init__(self, config: Config, stop: Any, environ: Mapping[str, str] | None = None) -> None:
@@ -79,6 +93,7 @@ class Parts:
         self._heart: Heartbeat | None = None
         self._watchdog: Watchdog | None = None
         self._revision = ""
+        self._closed = False
         self._leader = Leader(self._engine, self._executor)
         self._switches = Switches(lambda: kill_switch.states(self._engine), self._leader)
         #: What the agents add to what this worker tells of itself.
@@ -110,18 +125,25 @@ class Parts:
         await self._when_answering(lambda: clock.observe(queries.database_now(self._engine)))
         await self._when_answering(lambda: stored_config.seed(self._engine, self._file.docs, "config.yaml"))
         await self._when_answering(self._follow)
+        self.watch = LedgerWatch(_LedgerSources(self._engine, self._file.kafka), ledger, emitter.send, self.deps.name)
+        await self._when_answering(self.watch.start)
+        self.deps.behind = lambda: ledger.behind
+        self.deps.look_first_before = lambda: self.watch.look_first_before
         return self.deps
 
     async def open(self) -> None:
         """``connect``, then start the delay line and the timers."""
         traces.start(self._file.telemetry, "orderwatch-worker", release())
         deps = await self.connect()
+        if self._closed:  # the worker was told to stop meanwhile
+            return
         self._heart = Heartbeat(deps, self._engine, self._executor, lambda: self.activity(), self._asleep)
         self._tasks = [
             self.beside(sweep_forever(deps, self._leader), "sweep"),
             self.beside(self._switches.follow_forever(deps), "switches"),
             self.beside(self._heart.forever(), "heartbeat"),
             self.beside(self._watch(), "watch"),
+            self.beside(self.watch.forever(), "ledger"),
         ]
         if self._file.alerts.targets:
             alerting = alerts_forever(self._file.alerts, self._engine, self._executor)
@@ -173,6 +195,7 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of everything; after the work in flight is done."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -344,6 +344,7 @@ class Health(View):  # type: ignore[misc]
         return self.json(
             {
                 "stuck": stuck,
+                "ledger_behind": parts.deps.behind() or None,
                 "assigned": len(app.consumer.assignment()),
                 "in_flight": {name: pool.in_flight for name, pool in _pools.items()},
                 "lanes": {name: lane.state for name, lane in parts.deps.lanes.items()},

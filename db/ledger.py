@@ -4,6 +4,8 @@ Rows travel as one JSON parameter; PostgreSQL unpacks it. A write names the revi
 when the order has moved since, so a decision never lands on a state that it did not see.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,8 +21,13 @@ from db.control import commands
 from db.engine import answering
 from db.models import WORRYING_SQL
 from db.rows import Answer, Attempt, Change, CommandRecord, Key, Order, OrderState, Replay, parameters
+from streams.errors import LedgerBehind
 
 T = TypeVar("T")
+
+#: So many of the newest commits are looked for at each write, none older than so many seconds. More than one, because
+#: threads may learn of two commits in another order than the server made them.
+_COMMITS_CHECKED, _COMMITS_CHECKED_S = 4, 60.0
 
 _decode_state = msgspec.json.Decoder(OrderState, strict=False).decode
 
@@ -39,6 +46,7 @@ _ORDER_MUTABLE = (
     "next_check_at",
     "check_number",
     "finished_at",
+    "look_up_to",
 )
 _ATTEMPT_COLUMNS = tuple(field for field in Attempt.__struct_fields__ if field != "created_at")
 _ATTEMPT_MUTABLE = tuple(
@@ -81,6 +89,16 @@ with input as materialized (
 )"""
 
 
+#: What was written, and whether the ledger still holds what this process committed last: see ``_Committed``.
+_STORED = """
+select k.i, w.lease_until, clock_timestamp(), not exists (
+    select 1 from json_to_recordset(%s::json) as c(tenant_id text, order_id text, rev int)
+    where not exists (select 1 from ledger_orders l
+        where l.tenant_id = c.tenant_id and l.order_id = c.order_id and l.rev >= c.rev))
+from guarded k
+left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
+
+
 def _applying(columns: Sequence[str], fields: str = "", guard: str = "", also: str = "") -> str:
     """A statement that writes decisions, these columns of the order among them.
 
@@ -99,8 +117,7 @@ def _applying(columns: Sequence[str], fields: str = "", guard: str = "", also: s
 ), written as ({_WRITE_ATTEMPTS}
 ), timeline as ({_WRITE_STEPS}
 ){also}
-select k.i, w.lease_until, clock_timestamp() from guarded k
-left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
+{_STORED}"""
 
 
 _APPLY = _applying(_ORDER_MUTABLE)
@@ -140,8 +157,7 @@ _OPEN = f"""{_INPUT.format("")}, head as (
 ), written as ({_WRITE_ATTEMPTS}
 ), timeline as ({_WRITE_STEPS}
 )
-select k.i, w.lease_until, clock_timestamp() from guarded k
-left join written w on w.tenant_id = k.tenant_id and w.order_id = k.order_id and w.attempt = k.lease_attempt"""
+{_STORED}"""
 
 _LOAD = """
 with input as (select * from json_to_recordset(%s::json) as x(i int, tenant_id text, order_id text) limit %s)
@@ -245,8 +261,40 @@ and (tenant_id, order_id, attempt) > (:tenant, :order, :attempt)
 order by tenant_id, order_id, attempt limit :page"""
 
 
+class _Committed:
+    """The newest commits of this process. Each write checks in its own statement that the ledger still holds them, so a
+    server that lost the end of its log takes nothing more from us: what is lost of a log is always its end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._newest: deque[tuple[float, str, str, int]] = deque(maxlen=_COMMITS_CHECKED)
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """These were one commit: any one of them stands for it."""
+        self.count += len(changes)
+        for change in changes[-1:]:
+            self._newest.append((time.monotonic(), *change.order.key, change.order.rev))
+
+    def parameter(self) -> str:
+        """Older ones are left out: by then an order may have been deleted, and the epoch speaks for them."""
+        since = time.monotonic() - _COMMITS_CHECKED_S
+        newest = [
+            {"tenant_id": tenant_id, "order_id": order_id, "rev": rev}
+            for at, tenant_id, order_id, rev in tuple(self._newest)
+            if at > since
+        ]
+        return parameters(newest)[0]
+
+    def forget(self) -> None:
+        self._newest.clear()
+
+
 class Ledger:
-    """The attempts of all orders, in PostgreSQL. Every method raises ``StoreUnavailable`` when it does not answer."""
+    """The attempts of all orders, in PostgreSQL. Every method raises ``StoreUnavailable`` when it does not answer.
+
+    Writes raise ``LedgerBehind`` while ``behind`` says why: the ledger has lost what it held before. No request leaves
+    without a write, so nothing is sent then.
+    """
 
     def __init__(self, engine: sa.Engine, executor: ThreadPoolExecutor, clock: Clock) -> None:
         self._engine = engine
@@ -256,7 +304,19 @@ class Ledger:
             Batcher[Change, Change | None](partial(self._write, statement), _key_of, executor, name=name)
             for name, statement in (("open", _OPEN), ("apply", _APPLY), ("answer", _ANSWER))
         )
+        self.behind = ""
+        self._committed = _Committed()
         self._load: Batcher[Key, OrderState | None] = Batcher(self._read, lambda key: key, executor, name="load")
+
+    @property
+    def commits(self) -> int:
+        """How many orders this process has written."""
+        return self._committed.count
+
+    def go_on(self) -> None:
+        """The ledger was reconciled: what it held before does not count any more."""
+        self._committed.forget()
+        self.behind = ""
 
     async def open(self, change: Change) -> Change | None:
         """Write a new order down, with its first attempts. None when the order is already known: then ``load`` it."""
@@ -390,12 +450,18 @@ class Ledger:
             }
             for i, change in enumerate(changes)
         ]
+        if self.behind:
+            raise LedgerBehind(self.behind)
         with answering(self._engine), self._engine.begin() as connection:
-            written = connection.exec_driver_sql(statement, parameters(rows)).all()
+            written = connection.exec_driver_sql(statement, (*parameters(rows), self._committed.parameter())).all()
             self._clock.observe(written[-1][2] if written else None)
+            if written and not written[-1][3]:
+                self.behind = "the ledger does not hold what this worker has committed"
+                raise LedgerBehind(self.behind)  # rolls back
         stored: list[Change | None] = [None] * len(changes)
-        for i, lease_until, _ in written:
+        for i, lease_until, *_ in written:
             stored[i] = _as_stored(changes[i], lease_until, born=statement is _OPEN)
+        self._committed.add([change for change in stored if change is not None])
         return stored
 
     def _read(self, keys: Sequence[Key]) -> list[OrderState | None]:

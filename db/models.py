@@ -48,6 +48,13 @@ ledger_orders = sa.Table(
     sa.Column("accepted_at", Instant, nullable=False, server_default=_now),
     sa.Column("deadline_at", Instant, nullable=False),
     sa.Column("finished_at", Instant),
+    sa.Column(
+        "look_up_to",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="new attempts up to this number are looked up before anything is sent",
+    ),
     sa.CheckConstraint(_one_of("external_status", ExternalStatus), "ledger_orders_external_status"),
     sa.CheckConstraint(
         "(external_status in ('completed', 'failed')) = (finished_at is not null)", "ledger_orders_finished"
@@ -336,6 +343,25 @@ service_state = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", JSONB, nullable=False),
     sa.Column("at", Instant, nullable=False, server_default=_now),
+)
+
+ledger_state = sa.Table(
+    "ledger_state",
+    metadata,
+    sa.Column("one_row", sa.Boolean, primary_key=True, server_default=sa.true(), comment="one row"),
+    sa.Column(
+        "identity",
+        sa.Uuid,
+        nullable=False,
+        server_default=sa.func.gen_random_uuid(),
+        comment="of this ledger, for ever; the log names the ledger that it belongs to",
+    ),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0", comment="only grows; told to the log"),
+    sa.Column("behind_since", Instant, comment="set: older than the log, nothing is sent"),
+    sa.Column("behind_why", sa.Text, nullable=False, server_default=""),
+    sa.Column("recoveries", sa.Integer, nullable=False, server_default="0", comment="how often db recover ended"),
+    sa.Column("recovered_at", Instant, comment="older orders are looked up before they are sent"),
+    sa.CheckConstraint("one_row", "ledger_state_one_row"),
 )
 
 worker_state = sa.Table(

@@ -21,11 +21,6 @@ _RIGHTS = """
 select t, p from unnest(cast(:tables as text[])) t, unnest(array['select', 'insert', 'update']) p
 where to_regclass(t) is not null and not has_table_privilege(t, p) order by t, p"""
 
-_DURABILITY = """
-select name, setting from pg_settings where name in ('fsync', 'full_page_writes') and setting = 'off'
-union all
-select 'standby ' || application_name, sync_state from pg_stat_replication where sync_state in ('async', 'potential')"""
-
 
 def require(problems: Sequence[str]) -> None:
     """Raises ``ConfigError`` with one line per problem."""
@@ -70,10 +65,3 @@ def rights_problems(engine: sa.Engine) -> list[str]:
     for table, right in lacking:
         by_right.setdefault(right, []).append(table)
     return [f"this role may not {right} in {', '.join(names)}; expected GRANT" for right, names in by_right.items()]
-
-
-def durability_warnings(engine: sa.Engine) -> list[str]:
-    """Settings of the server under which a commit that we relied on can be lost. Raises ``StoreUnavailable``."""
-    with answering(), engine.connect() as connection:
-        rows = connection.execute(sa.text(_DURABILITY)).all()
-    return [f"{name} is {value}" for name, value in rows]

@@ -96,6 +96,7 @@ class Order(msgspec.Struct, kw_only=True):
     next_check_at: datetime | None = None
     check_number: int = 0
     finished_at: datetime | None = None
+    look_up_to: int = 0
 
     @property
     def key(self) -> Key:

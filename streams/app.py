@@ -23,7 +23,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
-from streams.config.loader import Config, KafkaConfig, load
+from streams.config.loader import Config, KafkaConfig, load, refuse_mixed
 from streams.errors import BrokerUnavailable, ConfigError
 from streams.faust_ext.recovery import Tables
 from streams.logs import logging_config
@@ -410,6 +410,7 @@ def _app() -> App:
                 "config.yaml: kafka.bootstrap_servers is embedded; expected host:port for a plain Faust worker: "
                 "set KAFKA_BOOTSTRAP_SERVERS, or start `orderwatch worker`, which brings the bundled broker"
             )
+        refuse_mixed(config)
         return build(config)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - before logging exists

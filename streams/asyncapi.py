@@ -33,7 +33,7 @@ _Json = dict[str, Any]
 
 def document(config: Config) -> _Json:
     """The document for this configuration's topics, partitions and tiers."""
-    specs = topics.specs(config)
+    specs = [spec for spec in topics.specs(config) if spec.promise is not topics.LEDGER_PROMISE]  # among workers only
     tiers = [spec for spec in specs if _is_tier(spec)]
     channels: _Json = {_channel_id(spec): _channel(spec) for spec in specs if not _is_tier(spec)}
     if tiers:

@@ -44,6 +44,11 @@ class StoreRefused(StoreUnavailable):
         self.code = code
 
 
+class LedgerBehind(StoreUnavailable):
+    """The ledger is older than what the log or this worker has seen: nothing is written or sent before it was
+    reconciled, see ``orderwatch db recover``."""
+
+
 class BrokerUnavailable(AppError):
     """The broker did not acknowledge in time. Hold the event and try again."""
 

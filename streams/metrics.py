@@ -46,6 +46,7 @@ Name = Literal[
     "orderwatch_stuck",
     "orderwatch_loop_delay_seconds",
     "orderwatch_clock_skew_seconds",
+    "orderwatch_ledger_behind",
     "orderwatch_alerts_total",
     "orderwatch_orders_open",
     "orderwatch_orders_waiting",
@@ -312,6 +313,13 @@ DECLARED: tuple[Declared, ...] = (
         (),
         "By how much this host's clock is ahead of the database's; nothing is decided by it.",
         "Above 1 s: let NTP set the clocks.",
+    ),
+    _gauge(
+        "orderwatch_ledger_behind",
+        "1 or 0",
+        (),
+        "1: the ledger is older than what the log or this worker has seen; nothing is sent until it was reconciled.",
+        "Any: see docs/operating.md, and run `orderwatch db recover`.",
     ),
     _counter(
         "orderwatch_alerts_total",

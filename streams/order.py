@@ -140,4 +140,5 @@ class AttentionCode(StrEnum):
     LOW_BALANCE = "low_balance"
     INTEGRATION_DOWN = "integration_down"
     DEAD_LETTER = "dead_letter"
+    LEDGER_BEHIND = "ledger_behind"  # the database went back in time: nothing is sent until `orderwatch db recover`
     PARTLY_DELIVERED = "partly_delivered"  # some units of a quantity came, the rest was refused

@@ -19,6 +19,7 @@ RETRY = "orders.retry."  # a prefix: see Config.tier_name
 STATUS_CHANGED = "orders.status-changed"
 ATTENTION = "orders.attention"
 DEAD_LETTER = "orders.dead-letter"
+LEDGER = "orders.ledger"  # not an order's event: see streams.ledger_log
 
 DAY_S = 86_400.0
 #: A dead letter is the original record plus headers: it must fit wherever the original did.
@@ -126,6 +127,20 @@ PROMISES: tuple[Promise, ...] = (
 )
 
 
+#: Read by workers at their start, outside of any group; no public event.
+LEDGER_PROMISE = Promise(
+    LEDGER,
+    None,
+    "workers",
+    "workers: is the ledger as new as the log?",
+    "the newest record of a key counts",
+    7 * DAY_S,
+    "compact",
+    key="identity of the ledger",
+    extra=(("segment.ms", "3600000"),),  # only closed segments are compacted
+)
+
+
 def retry_promise(name: str, delay_s: float) -> Promise:
     """A tier keeps its records a day longer than their delay, and then some for clocks and segment rolls."""
     return Promise(
@@ -144,7 +159,7 @@ def specs(config: Config) -> list[TopicSpec]:
     kafka = config.kafka
     return [
         TopicSpec(kafka.topic_prefix + promise.name, promise, kafka.partitions, kafka.replication_factor)
-        for promise in (*PROMISES, *tiers)
+        for promise in (*PROMISES, *tiers, LEDGER_PROMISE)
     ]
 
 

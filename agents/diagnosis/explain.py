@@ -44,8 +44,10 @@ def explain(state: Snapshot, now: datetime, say: Say = english) -> Explanation:
 
     ``say`` speaks headline and next in its language; the evidence stays as it was written.
     """
-    evidence = tuple(proof(state, now))
+    evidence = (*proof(state, now), *state.heard)
     order = state.order
+    if order is None and (state.heard or _spoken_of(state)):
+        return _forgotten(say, state, evidence)
     if order is None:
         return _never_accepted(say, state, evidence)
     live = [attempt for attempt in state.attempts if attempt.live]
@@ -66,6 +68,30 @@ def offered(state: Snapshot, routing: Routing, now: datetime) -> list[Offer]:
     ``routing`` is that of the configuration in use, see ``agents.diagnosis.dry_run.dry_routing``.
     """
     return [] if state.order is None else offers(OrderState(state.order, list(state.attempts)), routing, now)
+
+
+def _spoken_of(state: Snapshot) -> bool:
+    """True when a dead letter is about an order that must have been known once: somebody checked or commanded it."""
+    return any(row["reason"] == "order_not_found" and row["replayed_at"] is None for row in state.dead_letters)
+
+
+def _forgotten(say: Say, state: Snapshot, evidence: tuple[str, ...]) -> Explanation:
+    """The ledger does not know an order that others speak of: it may have been bought."""
+    if state.heard:
+        headline = say("The ledger does not know this order, but the log does: it may have been bought")
+    else:
+        headline = say("The ledger does not know this order, but an event speaks of it: it may have been bought")
+    return Explanation(
+        headline=headline,
+        since=None,
+        next=say(
+            "nothing by itself. Do not send it again and do not replay it: run `orderwatch db recover`, which"
+            " looks it up at its provider first"
+        ),
+        when=None,
+        actor=OPERATOR,
+        evidence=evidence,
+    )
 
 
 def _never_accepted(say: Say, state: Snapshot, evidence: tuple[str, ...]) -> Explanation:

@@ -3,7 +3,7 @@
 The reading, the routing and the rule for repeats are those of the workers. Nothing here sends anything.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -24,8 +24,9 @@ from streams.events import Check, Command, Created, Event
 class Verdict:
     """What would become of one letter. ``sends`` is False when it would only be set aside again.
 
-    ``word``: ``new``, ``repeat``, ``clash``, ``handled``, ``stale``, ``unknown_order`` or ``malformed``. ``cost`` is
-    what a new order is expected to cost; None when nothing is bought or the mapping does not say.
+    ``word``: ``new``, ``repeat``, ``clash``, ``handled``, ``stale``, ``unknown_order``, ``forgotten`` or
+    ``malformed``. ``cost`` is what a new order is expected to cost; None when nothing is bought or the mapping does not
+    say.
     """
 
     letter: int
@@ -41,9 +42,15 @@ class Verdict:
 
 
 def judged(
-    engine: sa.Engine, routing: Routing, rows: Sequence[Row], prefix: str, fixed: Mapping[int, Event] | None = None
+    engine: sa.Engine,
+    routing: Routing,
+    rows: Sequence[Row],
+    prefix: str,
+    fixed: Mapping[int, Event] | None = None,
+    heard: Callable[[set[tuple[str, str]]], Container[tuple[str, str]]] = lambda unknown: (),
 ) -> list[Verdict]:
-    """What would become of each letter, one after the other; ``fixed``: corrected events by letter id."""
+    """What would become of each letter, one after the other; ``fixed``: corrected events by letter id. ``heard`` says
+    which of some orders that the ledger does not know the log speaks of: these are not sent."""
     read: dict[int, Event | EventError] = {}
     for letter in rows:
         try:
@@ -51,7 +58,9 @@ def judged(
         except EventError as error:
             read[letter["id"]] = error
     known = known_orders.known(engine, {_key(event) for event in read.values() if isinstance(event, (Created, Check))})
-    return [_verdict(engine, routing, letter, read[letter["id"]], known) for letter in rows]
+    ordered = {_key(event) for event in read.values() if isinstance(event, Created)}
+    forgotten = heard(ordered - known.keys())
+    return [_verdict(engine, routing, letter, read[letter["id"]], known, forgotten) for letter in rows]
 
 
 def cost(verdicts: Iterable[Verdict]) -> tuple[dict[str, Decimal], int]:
@@ -71,12 +80,23 @@ def _key(event: Created | Check) -> tuple[str, str]:
 
 
 def _verdict(
-    engine: sa.Engine, routing: Routing, letter: Row, event: Event | EventError, known: dict[tuple[str, str], Known]
+    engine: sa.Engine,
+    routing: Routing,
+    letter: Row,
+    event: Event | EventError,
+    known: dict[tuple[str, str], Known],
+    forgotten: Container[tuple[str, str]],
 ) -> Verdict:
     of: dict[str, Any] = {"letter": letter["id"], "topic": letter["topic"]}
     if isinstance(event, EventError):
         return Verdict(**of, word="malformed", says=f"still malformed: {event}", sends=False)
     of |= {"tenant_id": getattr(event, "tenant_id", None), "order_id": getattr(event, "order_id", None)}
+    if isinstance(event, Created) and _key(event) not in known and _key(event) in forgotten:
+        says = (
+            f"the ledger does not know order {event.order_id} of {event.tenant_id}, but the log does: it may have"
+            " been bought; run `orderwatch db recover`"
+        )
+        return Verdict(**of, word="forgotten", says=says, sends=False)
     if isinstance(event, Created):
         return _created(routing, of, event, known)
     if isinstance(event, Check):
@@ -113,7 +133,7 @@ def _created(routing: Routing, of: dict[str, Any], event: Created, known: dict[t
 
 def _check(of: dict[str, Any], event: Check, state: Known | None) -> Verdict:
     if state is None:
-        says = f"order {event.order_id} of {event.tenant_id} was never accepted: it would be set aside again"
+        says = f"order {event.order_id} of {event.tenant_id} is not in the ledger: it would be set aside again"
         return Verdict(**of, word="unknown_order", says=says, sends=False)
     number = state.check_numbers.get(event.attempt)
     if number != event.check_number:

@@ -130,7 +130,11 @@ class OrderTransition:
             self.changed.add(row.attempt)
             self.order.attempts = max(self.order.attempts, row.attempt)
             self.order.lines = max(self.order.lines, row.line)
-            self.schedule(row.attempt, delay_s)
+            if row.attempt <= self.order.look_up_to:  # a ledger that is lost may have sent it
+                self.doubt(row.attempt)
+                schedule_look_up(self, row.attempt, delay_s)
+            else:
+                self.schedule(row.attempt, delay_s)
             self.step(
                 "intent",
                 row.attempt,
@@ -146,6 +150,22 @@ class OrderTransition:
         if not any(nothing_bought(row) for row in self.newest()):  # another line may still wait
             self.order.waiting = None
             self.order.waiting_since = None
+
+    def doubt(self, number: int) -> None:
+        """A lost ledger may have sent this attempt: at the earliest when the shop ordered, at the latest now."""
+        row = self.attempts[number]
+        kept = {name: value for name, value in row.evidence.items() if name not in ("repeat", "repeated", "unproven")}
+        ordered_at = min(datetime.fromisoformat(self.order.request["created_at"]), self.now)
+        self.set(
+            number,
+            state=S.UNKNOWN,
+            lease_token=None,
+            lease_until=None,
+            sent_at=row.sent_at or ordered_at,
+            absent_answers=0,
+            absent_since=None,
+            evidence={**kept, "looked_up_first": True, "sent_again_at": self.now.isoformat()},
+        )
 
     def newest(self) -> list[Attempt]:
         """The newest attempt of each line."""
@@ -243,6 +263,11 @@ class OrderTransition:
         if any(state is S.COMPLETED for state in states):
             return ExternalStatus.PROCESSING
         return ExternalStatus.NOT_SENT
+
+
+def may_have_been_sent(lines: int, known: int) -> int:
+    """Up to which attempt a lost ledger may have sent: one round at both integrations beyond what is ``known``."""
+    return known + 2 * max(lines, 1)
 
 
 # -- before the send ------------------------------------------------------------------------------------------------

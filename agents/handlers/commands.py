@@ -9,7 +9,7 @@ from agents.handlers.context import HandlerContext, publish, republish
 from agents.handlers.dispatch import place_due
 from agents.runtime.guard import Delivery
 from db.rows import Answer, CommandRecord
-from streams.errors import EventError
+from streams.errors import EventError, LedgerBehind
 from streams.events import Check, Command, decode
 from streams.kafka.producer import message
 from streams.order import QUEUE_ACTIONS, CheckReason, CommandAction
@@ -38,6 +38,8 @@ async def command(deps: HandlerContext, delivery: Delivery) -> None:
                 await _ask(deps, event, held.asked or [])
                 await place_due(deps, before)
             return
+        if before is None and (why := deps.behind()):
+            raise LedgerBehind(why)
         if before is None:
             said = f"order {key[1]} of tenant {key[0]} was never accepted"
             return await deps.ledger.refuse(

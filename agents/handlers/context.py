@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -16,7 +17,7 @@ from db.ledger import Ledger
 from db.rows import Attempt, Change, Key, OrderState
 from streams import metrics
 from streams.config.loader import Config, tier_name
-from streams.errors import OrderNotFound, StoreUnavailable
+from streams.errors import LedgerBehind, OrderNotFound, StoreUnavailable
 from streams.kafka.producer import Emitter
 from streams.order import AttemptState
 
@@ -41,6 +42,10 @@ class HandlerContext:
     tiers: tuple[float, ...] = ()
     name: str = "worker"
     told: set[tuple[str, str]] = field(default_factory=set)
+    #: Orders that the shop made before this instant may have been sent by a ledger that is lost.
+    look_first_before: Callable[[], datetime | None] = lambda: None
+    #: Why nothing may be written or sent; empty when it may. See ``agents.maintenance.ledger_watch``.
+    behind: Callable[[], str] = lambda: ""
     _written: dict[Key, OrderState] = field(default_factory=dict, init=False, repr=False)
 
     def remember(self, state: OrderState) -> None:
@@ -66,10 +71,13 @@ class HandlerContext:
 
 
 async def require(deps: HandlerContext, key: Key) -> OrderState:
-    """The order as it stands. Raises ``OrderNotFound`` naming it."""
+    """The order as it stands. Raises ``OrderNotFound`` naming it, and ``LedgerBehind`` while the ledger may have
+    forgotten it."""
     state = await deps.ledger.load(key)
+    if state is None and (why := deps.behind()):
+        raise LedgerBehind(why)
     if state is None:
-        raise OrderNotFound(f"order {key[1]} of tenant {key[0]} was never accepted")
+        raise OrderNotFound(f"order {key[1]} of tenant {key[0]} is not in the ledger")
     return state
 
 

@@ -61,8 +61,11 @@ async def created(deps: HandlerContext, delivery: Delivery) -> None:
         accepted_at=now,
         deadline_at=now + timedelta(seconds=deps.config.checks.deadline),
     )
+    if (before := deps.look_first_before()) is not None and event.created_at <= before:
+        order.look_up_to = transition.may_have_been_sent(event.quantity, 0)
     found = deps.routing.first(facts_of_event(event))
-    if not isinstance(found, Waiting) and (sender := _sender(deps, found[0])) is not None and sender.lane.soon:
+    sender = None if order.look_up_to or isinstance(found, Waiting) else _sender(deps, found[0])
+    if sender is not None and sender.lane.soon and not isinstance(found, Waiting):
         state = await _open_and_send(deps, order, found, sender)
     else:
         state = await _open(deps, order, found)

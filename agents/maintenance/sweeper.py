@@ -43,7 +43,8 @@ async def sweep_forever(deps: HandlerContext, leader: Leader) -> None:
     while True:
         every_s = deps.config.checks.sweep_every
         try:
-            await leader.run("sweep", every_s, lambda: sweep(deps))
+            if not deps.behind():
+                await leader.run("sweep", every_s, lambda: sweep(deps))
         except (StoreUnavailable, BrokerUnavailable) as error:
             log.warning("sweep held", error=str(error))
         await asyncio.sleep(min(every_s, 5.0))

@@ -37,7 +37,8 @@ class Snapshot:
 
     ``order`` is None when the ledger never accepted it, ``view`` when the projection has not shown it yet. ``events``
     are the newest steps, oldest first. ``absent_needed`` says per integration how many consistent absent answers
-    prove that it has no such order; whoever knows the profiles fills it in.
+    prove that it has no such order; whoever knows the profiles fills it in. ``heard`` is what the log says about an
+    order that the ledger does not know, where somebody has read it.
     """
 
     tenant_id: str
@@ -50,6 +51,7 @@ class Snapshot:
     attention: Sequence[Row]
     dead_letters: Sequence[Row]
     absent_needed: Mapping[str, int] = field(default_factory=dict)
+    heard: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,11 @@ _EXPORTED = "# Integrations, routes and mappings as stored in the database, for 
 @app.command()
 def check(config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
     """Read the file and tell every mistake in it. Exit status 2 when there is one."""
+    from streams.config.loader import refuse_mixed
+
     with _told(as_json):
         loaded = loaded_with_checks(config)
+        refuse_mixed(loaded)
     counts = {name: len(getattr(loaded, name)) for name in ("integrations", "routes", "mappings")}
     tiers = [loaded.tier_name(seconds) for seconds in loaded.tiers()]
     if as_json:
@@ -37,6 +40,28 @@ def check(config: ConfigPath = CONFIG, as_json: AsJson = False) -> None:
     show(columns, rows, empty="no integrations")
     say(f"{config} is valid: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     say("retry topics: " + ", ".join(tiers))
+
+
+@app.command()
+def init(
+    output: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("orderwatch.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a configuration for real servers and providers: commented, with no default for any of them."""
+    from orderwatch.support.config_template import TEMPLATE
+
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        fail(f"{output} exists already; name another file, or give --force", 2)
+    except OSError as error:
+        fail(f"{output} cannot be written ({error.strerror})", 2)
+    if as_json:
+        say_json({"ok": True, "file": str(output)})
+        return
+    say(f"wrote {output}; next: set its variables, then `orderwatch config check --config {output}`")
 
 
 @app.command(name="import")

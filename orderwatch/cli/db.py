@@ -1,10 +1,10 @@
-"""``orderwatch db``: the schema of the database."""
+"""``orderwatch db``: the schema of the database, and its way back after a restore."""
 
 from typing import Annotated
 
 import typer
 
-from orderwatch.support.terminal import CONFIG, AsJson, By, ConfigPath, actor, say, say_json, warn
+from orderwatch.support.terminal import CONFIG, AsJson, By, ConfigPath, actor, counting, say, say_json, show, warn
 
 app = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 
@@ -72,6 +72,49 @@ def reseal(by: By = None, config: ConfigPath = CONFIG, as_json: AsJson = False) 
             "as orders.status-changed keeps events from before"
         )
     raise typer.Exit(1 if done.foreign else 0)
+
+
+@app.command("recover")
+def recover(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be done; write nothing.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="This database replaces the ledger that the log belongs to.")
+    ] = False,
+    by: By = None,
+    config: ConfigPath = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Reconcile a database that went back in time (restore, late replica) with the topics, then let workers send again.
+
+    Every attempt that may have been sent becomes unknown and is looked up by its reference first; orders that the
+    database forgot are opened again from orders.created. May be stopped and run again. 1 when the log speaks of orders
+    that it does not hold any more: a person has to look at these.
+    """
+    from orderwatch.support import recover as recovery
+    from orderwatch.support.session import configured, database, emitting
+
+    who, settings = actor(by), configured(config)
+    with database(settings, 4) as engine, emitting(settings) as send, counting(as_json) as progress:
+        done = recovery.run(settings, engine, send, dry_run=dry_run, adopt=adopt, by=who, progress=progress)
+    if as_json:
+        say_json(recovery.as_json(done, dry_run))
+        raise typer.Exit(1 if done.orphans else 0)
+    show(
+        ("what", "count"),
+        (
+            ("records of the log", done.records),
+            ("orders opened again", done.reopened),
+            ("orders compared", done.reconciled),
+            ("of these final by the log", done.final),
+            ("attempts to be looked up", done.doubted),
+            ("orders that only the log knows", len(done.orphans)),
+        ),
+        empty="",
+    )
+    for tenant_id, order_id, says in done.orphans:
+        warn(f"order {order_id} of {tenant_id}: {says}")
+    say("nothing was written" if dry_run else f"the ledger is at epoch {done.epoch}; workers send again")
+    raise typer.Exit(1 if done.orphans else 0)
 
 
 def _migrate(config: ConfigPath, revision: str, *, up: bool) -> None:

@@ -116,6 +116,7 @@ def replay(
     from agents.diagnosis import replay_preview
     from agents.diagnosis.dry_run import dry_routing
     from orderwatch.support import command_client
+    from orderwatch.support.log_reader import heard
     from orderwatch.support.session import configured, database, with_stored_catalog
 
     settings = configured(config)
@@ -127,7 +128,9 @@ def replay(
         while rows:
             fields = _fields(fix) if fix is not None else {}
             fixed = {rows[0]["id"]: _corrected(rows[0], prefix, fields, fix)} if fix is not None else {}
-            judged = replay_preview.judged(engine, routing, rows, prefix, fixed)
+            judged = replay_preview.judged(
+                engine, routing, rows, prefix, fixed, lambda unknown: heard(settings.kafka, unknown)
+            )
             going = [verdict.letter for verdict in judged if verdict.sends]
             if going and not dry_run:
                 moved = command_client.on_queue(

@@ -80,6 +80,7 @@ def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: As
     from agents.diagnosis.explain import explain, offered
     from agents.diagnosis.wording import distance, instant
     from db.reads import queries
+    from orderwatch.support.log_reader import heard_if_answering
     from orderwatch.support.session import configured, database, with_stored_catalog
 
     settings = configured(config)
@@ -87,6 +88,9 @@ def why(tenant: Tenant, order: OrderId, config: ConfigPath = CONFIG, as_json: As
         found = queries.snapshot(engine, tenant, order)
         stored = with_stored_catalog(settings, engine)
     found = replace(found, absent_needed=_absent_needed(stored))
+    if found.order is None:
+        key = (tenant, order)
+        found = replace(found, heard=heard_if_answering(settings.kafka, {key}).get(key, ()))
     said = explain(found, found.now)
     may = offered(found, dry_routing(stored), found.now)
     if as_json:

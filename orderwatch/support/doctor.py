@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 
 from agents.diagnosis.wording import count, duration
-from db import preflight, schema
+from db import durability, identity, preflight, schema
 from db.control import api_tokens, kill_switch, worker_heartbeats
 from db.control.api_tokens import Token
 from db.reads import queries
 from orderwatch.support.adapters import adapters
 from orderwatch.support.config_check import loaded_with_checks
 from orderwatch.support.session import database, with_parts, with_stored_catalog
-from streams import topics
+from streams import ledger_log, topics
 from streams.config.loader import Config, IntegrationConfig
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.kafka.producer import apply_topics, group_lag, ping
@@ -130,8 +130,7 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
     problems = preflight.server_problems(engine) + preflight.rights_problems(engine)
     for problem in problems:
         yield Finding("database", "fail", problem, "docs/operating.md")
-    for warning in preflight.durability_warnings(engine):
-        yield Finding("durability", "warn", warning, "a crash or failover may lose purchases: docs/operating.md")
+    yield from _durability(durability.read(engine))
     if not problems:
         yield Finding("database", "ok", "PostgreSQL answers")
     yield _skew((here - now).total_seconds())
@@ -142,6 +141,7 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         return
     words = "the schema of this release" if at == head else f"newer than this release ({head}), which works on it"
     yield Finding("migrations", "ok", f"{at}, {words}")
+    yield _identity(config, identity.read(engine), lag=lag)
     yield from _workers(worker_heartbeats.workers(engine))
     yield _dashboard(config, api_tokens.listing(engine), now)
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))
@@ -158,6 +158,40 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         yield Finding("stored configuration", "fail", str(error).splitlines()[0], "correct it with `config import`")
         followed = config
     yield from asyncio.run(_providers(followed, engine))
+
+
+def _identity(config: Config, state: identity.LedgerState, *, lag: bool) -> Finding:
+    """Is the ledger as new as the log, and the one that the log belongs to?"""
+    recover = "stop nothing; `orderwatch db recover --dry-run`, then without it: docs/operating.md"
+    if state.behind_since is not None:
+        return Finding("ledger", "fail", f"older than the log, nothing is sent: {state.behind_why}", recover)
+    try:
+        found = ledger_log.marks(config.kafka) if lag else {}
+        ledger_log.refuse_other(found, state.identity)
+    except BrokerUnavailable as error:
+        return Finding("ledger", "warn", f"not compared with the log: {error}", "run `orderwatch topics apply`")
+    except ConfigError as error:
+        return Finding("ledger", "fail", str(error), "correct database.url")
+    if why := ledger_log.behind(found, state.identity, state.epoch):
+        return Finding("ledger", "fail", f"older than the log: {why}", recover)
+    return Finding("ledger", "ok", f"{state.identity} at epoch {state.epoch}, as new as the log")
+
+
+def _durability(found: durability.Durability) -> Iterator[Finding]:
+    for name in found.off:
+        yield Finding(
+            "durability",
+            "warn",
+            f"{name} is off: a crash of the server may lose or damage the ledger",
+            f"set {name} = on in postgresql.conf",
+        )
+    if found.standbys:
+        yield Finding(
+            "durability",
+            "warn",
+            f"asynchronous standbys: {', '.join(found.standbys)}; a failover to one of them loses the last commits",
+            "set synchronous_standby_names, or recover after a failover",
+        )
 
 
 def _workers(found: Sequence[worker_heartbeats.Worker]) -> Iterator[Finding]:

@@ -11,11 +11,9 @@ from pydantic import SecretStr
 from db.control import stored_config
 from db.engine import answering, connect
 from orderwatch.localservers.bundled import Parts, running
-from streams.config.loader import Config, load, with_catalog
+from streams.config.loader import EMBEDDED, Config, load, refuse_mixed, with_catalog
 from streams.errors import ConfigError, StoreRefused
 from streams.kafka.producer import Outgoing, ProducerThread
-
-EMBEDDED = "embedded"
 
 
 def configured(path: Path) -> Config:
@@ -30,6 +28,7 @@ def wants_parts(config: Config) -> bool:
 
 def with_parts(config: Config, parts: Parts | None) -> Config:
     """``config`` with ``embedded`` replaced by the addresses of ``parts``, or of those another process runs."""
+    refuse_mixed(config)
     if not wants_parts(config):
         return config
     parts = parts or running()

@@ -6,8 +6,8 @@ On a terminal tables are drawn by Rich; anywhere else they are plain aligned tex
 import getpass
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -74,6 +74,23 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str
     for row in cells:
         table.add_row(*(Text(text) for text in row))
     Console().print(table)
+
+
+@contextmanager
+def counting(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar on stderr: call it with (what is done, how many so far, how many there are or None). Nothing is
+    drawn when ``quiet``, or where stderr is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, count, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda what, count, total: bar.update(task, description=what, completed=count, total=total)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

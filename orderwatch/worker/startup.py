@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from agents.runtime.watchdog import STALLED
-from db import preflight, schema
+from db import identity, preflight, schema
 from orderwatch.localservers.bundled import Broker, Postgres, announce, free_port, running, withdraw
 from orderwatch.support.config_check import loaded_with_checks
-from orderwatch.support.session import EMBEDDED, database, wants_parts, with_parts
+from orderwatch.support.session import database, wants_parts, with_parts
 from orderwatch.support.terminal import say, warn
 from orderwatch.worker.supervisor import ROOM, become, keep
-from streams.config.loader import Config, load
+from streams import ledger_log
+from streams.config.loader import EMBEDDED, Config, load, refuse_mixed
 from streams.errors import BrokerUnavailable, ConfigError, StoreRefused, StoreUnavailable
 from streams.kafka.producer import apply_topics, ping
 from streams.topics import specs
@@ -31,6 +32,7 @@ def run(path: Path, processes: int, web_port: int, wait_s: float) -> int:
     """
     with ExitStack() as stack:
         config = loaded_with_checks(path)
+        refuse_mixed(config)
         environ = dict(os.environ, ORDERWATCH_CONFIG=str(path.resolve()))
         bundled = wants_parts(config)
         if bundled:
@@ -56,6 +58,9 @@ def prepare(config: Config, wait_s: float) -> None:
     for difference in _answered(lambda: apply_topics(config.kafka, specs(config)), give_up_at):
         if not difference.applied:
             warn(f"{difference}: see `orderwatch topics apply --help`")
+    with database(config) as engine:
+        state = _answered(lambda: identity.read(engine), give_up_at)
+    ledger_log.refuse_other(_answered(lambda: ledger_log.marks(config.kafka), give_up_at), state.identity)
 
 
 def _answered(call: Callable[[], _T], give_up_at: float) -> _T:

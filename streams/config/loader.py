@@ -100,6 +100,10 @@ _EXPECTED = {
 }
 
 
+#: Stands for the bundled broker or database.
+EMBEDDED = "embedded"
+
+
 def load(path: Path, environ: Mapping[str, str], extra_checks: ExtraChecks | None = None) -> Config:
     """Raises ``ConfigError`` with one line per mistake, all of them, none showing a secret."""
     try:
@@ -278,3 +282,16 @@ def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseMode
         candidates = (annotation, *get_args(annotation))
         model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
     return model
+
+
+def refuse_mixed(config: Config) -> None:
+    """Raise ``ConfigError`` when only one of broker and database is the bundled one: a worker with a database of its
+    own behind a broker that others share would be a second ledger."""
+    broker, url = config.kafka.bootstrap_servers, config.database.url.get_secret_value()
+    if broker != EMBEDDED and url == EMBEDDED:
+        found, other = "database.url is embedded", f"kafka.bootstrap_servers is {broker}: set DATABASE_URL"
+    elif broker == EMBEDDED and url != EMBEDDED:
+        found, other = "kafka.bootstrap_servers is embedded", "database.url is not: set KAFKA_BOOTSTRAP_SERVERS"
+    else:
+        return
+    raise ConfigError(f"{found}, but {other}; expected both bundled or neither")

@@ -239,6 +239,7 @@ def test_a_broker_that_is_away_is_one_line(command: CommandLine) -> None:
 
 def test_bundled_servers_that_do_not_run_are_one_line(command: CommandLine) -> None:
     command.unset("DATABASE_URL")
+    command.unset("KAFKA_BOOTSTRAP_SERVERS")
     said = command("orders", "list")
     assert said.status == 2
     assert said.err == "no embedded parts are running: start `orderwatch worker` or `orderwatch demo` first\n"

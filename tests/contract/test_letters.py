@@ -89,6 +89,22 @@ def test_an_unknown_order_is_a_new_one_with_its_expected_cost(engine: sa.Engine)
     assert "bought at one; expected cost 37.50 TRY" in found.says
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_order_that_only_the_log_knows_is_not_sent(engine: sa.Engine, stored: bool) -> None:
+    if stored:
+        accepted(engine, CREATED)
+    key = (CREATED["tenant_id"], CREATED["order_id"])
+    asked: list[set[tuple[str, str]]] = []
+
+    def heard(unknown: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        asked.append(unknown)
+        return {key}
+
+    [found] = judged(engine, routing(), [letter(1, CREATED)], "x.", heard=heard)
+    assert (found.word, found.sends) == (("repeat", True) if stored else ("forgotten", False))
+    assert asked == [set() if stored else {key}]
+
+
 def test_an_order_that_would_wait_costs_nothing(engine: sa.Engine) -> None:
     found = one(engine, {**CREATED, "package_id": "other"})
     assert (found.word, found.cost, found.integration_id, found.sends) == ("new", None, None, True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from db import identity
 from db import models as m
 from db.control import stored_config
 from tests.contract.ledger_rows import BORN, put, put_attempt, put_dead_letter, put_order
@@ -154,3 +155,14 @@ def test_a_language_is_remembered_and_never_leads_elsewhere(empty: Site) -> None
 def test_a_page_asks_a_stranger_to_log_in_in_his_language(empty: Site) -> None:
     answer = empty.dashboard.ask("GET", "/login", headers={"accept-language": "ar"})
     assert answer.status == 200 and 'dir="rtl"' in answer.text
+
+
+def test_the_overview_says_that_nothing_is_sent_while_the_ledger_is_behind(empty: Site) -> None:
+    sentence = "Nothing is sent: the database is older than the log."
+    before = identity.read(empty.dashboard.engine)
+    assert sentence not in empty.get("/").text
+    identity.set_behind(empty.dashboard.engine, "restored")
+    shown = empty.get("/").text
+    assert sentence in shown and "orderwatch db recover" in shown
+    identity.recovered(empty.dashboard.engine, before.identity, before.epoch, "tester", {})
+    assert sentence not in empty.get("/").text

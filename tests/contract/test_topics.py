@@ -87,6 +87,7 @@ def test_every_topic_of_the_contract_and_one_per_tier_exists_after_apply(config:
         "orders.status-changed",
         "orders.attention",
         "orders.dead-letter",
+        "orders.ledger",
         *(config.tier_name(delay) for delay in config.tiers()),
     }
     assert all(difference.applied and difference.what == "topic" for difference in said)

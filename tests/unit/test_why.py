@@ -418,3 +418,18 @@ def test_the_evidence_names_attempts_answers_attention_and_the_last_steps() -> N
 def test_the_words_do_not_depend_on_the_machine_of_the_reader() -> None:
     snapshot = state(order(), attempt(S.ACCEPTED, next_check_at=soon(25)))
     assert explain(snapshot, NOW) == explain(replace(snapshot, now=ago(1)), NOW)
+
+
+@pytest.mark.parametrize(
+    ("facts", "headline"),
+    [
+        ({"heard": ["log orders.referenced: attempt 1 at znet-main"]}, "the log does"),
+        ({"dead_letters": [letter(reason="order_not_found")]}, "an event speaks of it"),
+        ({"heard": ["log"], "dead_letters": [letter()]}, "the log does"),
+    ],
+)
+def test_an_order_that_was_forgotten_is_never_called_never_accepted(facts: dict[str, Any], headline: str) -> None:
+    said = explain(state(None, **facts), NOW)
+    assert headline in said.headline and "accepted" not in said.headline
+    assert "orderwatch db recover" in said.next and "do not replay" in said.next
+    assert (said.actor, said.known) == (OPERATOR, True)

@@ -107,6 +107,13 @@ ATTENTION: Mapping[str, Reason] = {
     AttentionCode.DEAD_LETTER: Reason(
         N_("An event could not be used"), N_("Open the dead letters: repair the cause, then replay.")
     ),
+    AttentionCode.LEDGER_BEHIND: Reason(
+        N_("The database is older than the log"),
+        N_(
+            "Run `orderwatch db recover`. Nothing is sent before; an order that only the log knows is looked up at the"
+            " provider by hand."
+        ),
+    ),
     AttentionCode.PARTLY_DELIVERED: Reason(
         N_("Some units came, the rest was refused"),
         N_("Decide with the shop what the buyer gets, then settle the order."),

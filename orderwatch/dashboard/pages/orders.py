@@ -14,6 +14,7 @@ from litestar.response import Redirect, Template
 
 from agents.diagnosis.dry_run import dry_routing
 from agents.diagnosis.explain import explain, offered
+from db import identity
 from db.control import worker_heartbeats
 from db.reads import lists, queries
 from db.reads.lists import OrderFilter
@@ -73,12 +74,14 @@ async def overview(request: _Request, parts: Inside, who: Who) -> Template:
     seen = await parts.ask(lists.overview, parts.engine, who.tenant_id, slack_s=slack_s)
     oldest = await parts.ask(lists.attention, parts.engine, who.tenant_id, limit=_OLDEST_SHOWN)
     shown = context(request)
+    ledger = await parts.ask(identity.read, parts.engine)
     return await page(
         "overview.html",
         request,
         parts,
         seen=seen,
         oldest=oldest,
+        behind_since=ledger.behind_since,
         lanes=await lanes(parts, who.tenant_id),
         plot=flow_plot(seen.flow, shown["t"]),
         open=sum(seen.states.values()),
