@@ -30,22 +30,23 @@ from agents.runtime.guard import Guard, where
 from agents.runtime.watchdog import ANSWER_S, LivenessProbes, StallDetector, Watchdog, stall_timeout_s, within
 from db import identity
 from db.clock import Clock
-from db.control import kill_switch, stored_config
+from db.control import kill_switch, stored_config, worker_heartbeats
 from db.control.stock import CodeStock
 from db.engine import connect, reach
 from db.leader import Leader
 from db.ledger import Ledger
 from db.reads import queries
 from db.views import Views
-from streams import ledger_log, logs, traces
+from streams import ledger_log, logs, metrics, traces
 from streams.config.loader import Config, IntegrationConfig, KafkaConfig, secrets, with_catalog
 from streams.delay_queue import DelayQueue
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streams.events import Attention
-from streams.kafka.producer import Emitter, Outgoing, apply_topics, first_offset, group_lag, message
+from streams.kafka.offsets import next_records
+from streams.kafka.producer import Emitter, Outgoing, apply_topics, group_lag, message
 from streams.order import AttentionCode
 from streams.seal import VARIABLE, Sealer
-from streams.topics import PROMISES, specs
+from streams.topics import PROMISES, every
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +171,8 @@ class Parts:
             beat_at=lambda: heart.beat_at,
             delay_queue_at=lambda: delay.turned_at,
             due_at=lambda: self.due_at(),
-            first=lambda topic, partition: first_offset(kafka, topic, partition),
+            next_record=lambda place, offset: next_records(kafka, {place: offset})[place],
+            owned=self._owned,
         )
 
         def patience() -> float:
@@ -187,6 +189,11 @@ class Parts:
         watchdog = Watchdog(progress, loop, stop, self._file.worker.drain)
         watchdog.start()
         return watchdog
+
+    def _owned(self) -> set[tuple[str, int]]:
+        """(topic without prefix, partition) that a live worker reads, by what the workers say of themselves."""
+        alive = [worker.doc.assigned for worker in worker_heartbeats.workers(self._engine) if worker.alive]
+        return {(topic, number) for assigned in alive for topic, numbers in assigned.items() for number in numbers}
 
     @property
     def stuck(self) -> list[str]:
@@ -242,7 +249,7 @@ class Parts:
         if revision == self._revision:
             return
         config = with_catalog(self._file, stored_config.read(self._engine), self._environ, config_check.problems)
-        apply_topics(config.kafka, specs(config))
+        apply_topics(config.kafka, every(config), settings=False)
         asyncio.run_coroutine_threadsafe(self._use(config), self.deps.clock.loop()).result()
         self._revision = revision
         log.info(
@@ -338,7 +345,9 @@ class Parts:
             await asyncio.sleep(self._file.worker.config_poll)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._follow)
+                metrics.gauge("orderwatch_configuration_refused", 0)
             except ConfigError as error:
+                metrics.gauge("orderwatch_configuration_refused", 1)
                 log.error("stored configuration refused", error=str(error))
                 await asyncio.sleep(10 * self._file.worker.config_poll)
             except (StoreUnavailable, BrokerUnavailable) as error:

@@ -26,7 +26,7 @@ from streams.delay_queue import Due
 from streams.errors import BrokerUnavailable
 from streams.kafka.producer import Outgoing
 from streams.order import TERMINAL
-from streams.topics import RETRY
+from streams.topics import OUTCOME_TABLE, RETRY, STATUS_TABLE
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ dead_letters = topic("orders.dead-letter")
 statuses = app.tables.add(
     CacheTable(
         app,
-        name="order-status",
+        name=STATUS_TABLE,
         key_type=bytes,
         value_type=bytes,
         partitions=settings.kafka.partitions,
@@ -89,7 +89,7 @@ statuses = app.tables.add(
 
 #: Ends per partition, integration and outcome in each window. A replay after a crash may count twice.
 outcomes = app.Table(
-    "outcomes",
+    OUTCOME_TABLE,
     default=int,
     partitions=settings.kafka.partitions,
     help="partition|integration|outcome -> ends in the window",

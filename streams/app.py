@@ -6,6 +6,7 @@ The agents are named as text only; what they work with is opened by ``agents.boo
 import asyncio
 import inspect
 import os
+import re
 import ssl
 import sys
 from collections import defaultdict
@@ -18,11 +19,12 @@ from typing import Any
 import faust
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
+from streams import metrics
 from streams.config.loader import Config, KafkaConfig, load, refuse_mixed
 from streams.errors import BrokerUnavailable, ConfigError
 from streams.faust_ext.recovery import Tables
@@ -44,6 +46,12 @@ _REMEMBERED = 0.9
 #: Fetches that may wait for one agent, for each of its partitions. Faust stops reading a partition that brings one when
 #: the queue is three quarters full; each of the others may still bring one, and a full queue would stop all reading.
 _FETCHES_AHEAD = 5
+#: New partitions, and topics that were made anew, are noticed this soon. Faust's own is five minutes.
+_METADATA_AGE_MS = 10_000
+#: Faust lets about eighty plain names of the environment (BROKER_URL, WEB_PORT, CACHE_URL, ...) override what is given
+#: to it. They may be meant for other programs: it gets an environment without any.
+_NO_ENVIRONMENT = {"ORDERWATCH": "config.yaml"}
+_WEB_PORT = 6066
 #: A cluster that just came back has no controller for a moment, and cannot make a topic.
 _NO_CONTROLLER_S, _ASK_AGAIN_S = 60.0, 0.5
 
@@ -59,6 +67,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # no setting of Faust reaches it
+        consumer._isolation_level = "read_committed"  # Faust sets it for its own transactions only
         return consumer
 
     def assignment(self) -> set[TP]:
@@ -94,11 +103,32 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             raise BrokerUnavailable(f"kafka: ends of partitions: {error}") from None
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        committed = await super().seek_to_committed()
-        never = [place for place, offset in committed.items() if not offset and not place.topic.endswith(CHANGELOG)]
-        if never:
-            await self.seek_to_beginning(*never)
-        return dict(committed)
+        """Begin at the beginning where nothing is committed, and where more is committed than there is."""
+        committed = dict(await super().seek_to_committed())
+        ours = [place for place in committed if not place.topic.endswith(CHANGELOG)]
+        ends = await self.call_thread(self._highwaters, ours) if ours else {}
+        for place in ours:
+            if (end := ends.get(place)) is not None and (offset := committed[place] or 0) > end:
+                report_lost(place.topic, place.partition, offset, end)
+                committed[place] = 0
+        if begin := [place for place in ours if not committed[place]]:
+            await self.seek_to_beginning(*begin)
+        return committed
+
+
+_lost = metrics.counter("orderwatch_log_lost_total")
+
+
+def report_lost(topic: str, partition: int, offset: int, end: int) -> None:
+    """Log and count a partition that holds less than was read of it: it was made anew, and is read from its start."""
+    _lost.inc()
+    log.error(
+        "committed beyond the end: the topic was lost or made anew; reading what is there from its beginning",
+        topic=topic,
+        partition=partition,
+        committed=offset,
+        end=end,
+    )
 
 
 class _Begun:
@@ -160,11 +190,21 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:
         found = await super()._getmany(active_partitions, timeout)
+        for place, records in found.items():
+            if records and records[-1].offset < (self._read_offset[place] or 0):
+                self._begin_again(place, records[-1].offset)
         return {
             place: records if place.topic.endswith(CHANGELOG) else [records]
             for place, records in found.items()
             if records
         }
+
+    def _begin_again(self, place: TP, offset: int) -> None:
+        """Records lie before what was read: the partition was made anew. Faust would drop them, and commit nothing."""
+        report_lost(place.topic, place.partition, self._read_offset[place] or 0, offset + 1)
+        self._read_offset[place] = self._committed_offset[place] = None
+        self._acked[place].clear()
+        self._acked_index[place].clear()
 
     def _to_message(self, tp: Any, record: Any) -> Any:
         if not isinstance(record, list):
@@ -224,6 +264,10 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         if asyncio.current_task() is not self._reader:  # the reader itself rewinds when it was stopped in its turn
             await self._at_rest.wait()
         await super().perform_seek()
+        await self.app.learn_partitions()
+        for place, offset in self._read_offset.items():
+            if not offset:  # Faust keeps what it once committed, and commits nothing below
+                self._committed_offset[place] = None
 
 
 class Arrival:
@@ -300,6 +344,8 @@ class _Transport(driver.Transport):  # type: ignore[misc]
 
     async def _really_create_topic(self, owner: Any, client: Any, *about: Any, **more: Any) -> None:
         give_up_at = monotonic() + _NO_CONTROLLER_S
+        if about[0] not in client.cluster.topics():
+            await client.force_metadata_update()  # a topic that exists is not asked for: we may not have the right
         while True:
             try:
                 await super()._really_create_topic(owner, client, *about, **more)
@@ -324,6 +370,17 @@ class App(faust.App):  # type: ignore[misc]
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
+
+    async def learn_partitions(self) -> None:
+        """Let Faust's producer ask for the partitions there are: it ends the worker when it is to write to one that was
+        added since it asked. A broker that is away is asked again with the next rebalance."""
+        producer = getattr(self.producer, "_producer", None)
+        if producer is not None:
+            with suppress(KafkaError):
+                await producer.client.force_metadata_update()
+
+    def _create_directories(self) -> None:
+        """None: the tables are in memory, and the working directory may be read-only."""
 
     async def on_start(self) -> None:
         await super().on_start()
@@ -355,10 +412,11 @@ def build(config: Config) -> App:
         broker_commit_interval=0.5,
         broker_max_poll_records=500,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
+        producer_metadata_max_age_ms=_METADATA_AGE_MS,
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
-        datadir=os.environ.get("ORDERWATCH_DATADIR", ".orderwatch/faust"),
         topic_partitions=kafka.partitions,
         topic_replication_factor=kafka.replication_factor,
         topic_disable_leader=True,
@@ -367,7 +425,8 @@ def build(config: Config) -> App:
         stream_buffer_maxsize=_FETCHES_AHEAD * kafka.partitions,
         web_bind=os.environ.get("ORDERWATCH_WORKER_BIND", "127.0.0.1"),
         web_host=os.environ.get("ORDERWATCH_WORKER_HOST", "127.0.0.1"),
-        web_port=int(os.environ.get("ORDERWATCH_WORKER_PORT", "6066")),
+        web_port=_port(os.environ.get("ORDERWATCH_WORKER_PORT", "")),
+        env=_NO_ENVIRONMENT,
         TableManager=Tables,
         autodiscover=["agents.topology"],
         logging_config=logging_config(config.worker.log_level, config.worker.log_format),
@@ -376,13 +435,29 @@ def build(config: Config) -> App:
     return app
 
 
+def _port(text: str) -> int:
+    """Of ``ORDERWATCH_WORKER_PORT``. Kubernetes sets a variable of that name, with an address, for a Service named
+    ``orderwatch-worker``: that one is ignored. Raises ``ConfigError``."""
+    if not text or re.match(r"[a-z]+://", text):
+        return _WEB_PORT
+    if not text.isdecimal() or int(text) > 65535:
+        raise ConfigError(f"ORDERWATCH_WORKER_PORT is {text!r}; expected a port number, 0 to 65535")
+    return int(text)
+
+
 def _credentials(kafka: KafkaConfig) -> Any:
     security = kafka.security
     context: ssl.SSLContext | None = None
     if security.protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=security.ca)
-        if security.cert:
-            context.load_cert_chain(security.cert, security.key)
+        try:
+            context = ssl.create_default_context(cafile=security.ca)
+            if security.cert:
+                context.load_cert_chain(security.cert, security.key)
+        except OSError as error:  # also what ssl raises
+            raise ConfigError(
+                f"config.yaml: kafka.security: ca, cert or key cannot be read "
+                f"({error.strerror or error}); expected PEM files"
+            ) from None
     if security.protocol.startswith("SASL"):
         return faust.SASLCredentials(
             mechanism=security.mechanism,

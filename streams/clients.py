@@ -19,6 +19,7 @@ from streams import events, topics, traces
 from streams.config.loader import KafkaConfig
 from streams.errors import AppError, BrokerUnavailable, ConfigError, EventError
 from streams.events import Created, StatusChanged
+from streams.kafka.errors import made, unavailable
 from streams.kafka.producer import (
     DELIVERY_TIMEOUT_S,
     Outgoing,
@@ -27,7 +28,6 @@ from streams.kafka.producer import (
     message,
     not_written,
     traced,
-    unavailable,
 )
 from streams.seal import VARIABLE, Sealer
 
@@ -234,7 +234,7 @@ class StatusChanges:
         self._unhandled: Any = None
         self.dropped = 0
         own = {"auto.commit.interval.ms": _COMMIT_EVERY_MS, "auto.offset.reset": "earliest" if from_start else "latest"}
-        self._consumer = Consumer(consumer_settings(config, group) | own)
+        self._consumer = made(Consumer, consumer_settings(config, group) | own)
         self._topic = config.topic_prefix + topics.STATUS_CHANGED
         self._subscribed = False
         self._group = group

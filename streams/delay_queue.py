@@ -26,6 +26,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from streams import metrics, topics
 from streams.config.loader import KafkaConfig
+from streams.kafka.errors import made
 from streams.kafka.producer import consumer_settings
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ _CLOCKS = timedelta(seconds=1)
 #: When a record is due that says no usable time: its agent says what is wrong with it.
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
+_lost = metrics.counter("orderwatch_log_lost_total")
 _forwarded = metrics.counter("orderwatch_delay_forwarded_total")
 
 Place = tuple[str, int]
@@ -117,6 +119,8 @@ class DelayQueue:
         #: Taken out, and still with us: the taker may have been replaced in between.
         self._due: deque[Due] = deque()
         self._paused: set[Place] = set()
+        #: Offset of the next record of each partition of ours, as far as it is known.
+        self._next: dict[Place, int] = {}
         #: What is ours, and since when: a record that was due by then another worker may have begun with.
         self._ours: dict[Place, datetime] = {}
         self._wanted = self._followed = frozenset[int]()
@@ -126,11 +130,12 @@ class DelayQueue:
         self._came = asyncio.Event()
         self._decode = msgspec.json.Decoder(_Written).decode
         # Little is fetched ahead: a partition that is paused drops what was, and fetches it again when it goes on.
-        self._consumer = Consumer(
+        self._consumer = made(
+            Consumer,
             consumer_settings(kafka, group)
             | {"queued.min.messages": 2 * _BATCH, "queued.max.messages.kbytes": 4096}
             | _FETCH
-            | _COMMIT
+            | _COMMIT,
         )
         self._thread = threading.Thread(target=self._run, name="delay-line", daemon=True)
 
@@ -222,6 +227,7 @@ class DelayQueue:
                 raise KafkaException(place.error)
             if place.offset < 0:
                 place.offset = OFFSET_BEGINNING
+            self._next[place.topic, place.partition] = max(place.offset, 0)
         self._consumer.incremental_assign(committed)
         self._consumer.resume(committed)  # librdkafka keeps the pause of a partition that went and comes back
         since = self._now()
@@ -232,6 +238,7 @@ class DelayQueue:
             for partition in partitions:
                 place = (partition.topic, partition.partition)
                 self._ours.pop(place, None)
+                self._next.pop(place, None)
                 self._held.pop(place, None)
                 self._handed.pop(place, None)
                 self._paused.discard(place)
@@ -265,11 +272,15 @@ class DelayQueue:
         return True
 
     def _turn(self) -> None:
-        read = [
-            self._read(record, since)
-            for record in self._consumer.consume(_BATCH, _TURN_S)
-            if not _failed(record) and (since := self._ours.get((record.topic(), record.partition()))) is not None
-        ]
+        read = []
+        for record in self._consumer.consume(_BATCH, _TURN_S):
+            place = (record.topic(), record.partition())
+            if _failed(record) or (since := self._ours.get(place)) is None:
+                continue
+            if record.offset() < self._next[place]:
+                self._begin_again(place, record.offset())
+            self._next[place] = record.offset() + 1
+            read.append(self._read(record, since))
         with self._lock:
             for due in read:
                 self._held.setdefault((due.topic, due.partition), deque()).append(due)
@@ -278,6 +289,21 @@ class DelayQueue:
                 self._taker.call_soon_threadsafe(self._came.set)
         self._store()
         self._pause_or_resume()
+
+    def _begin_again(self, place: Place, offset: int) -> None:
+        """The partition was made anew, and librdkafka went to its beginning: so does the committed offset, below which
+        librdkafka would commit nothing."""
+        _lost.inc()
+        log.error(
+            "delay line: %s [%d] holds less than was read of it: the topic was lost or made anew; reading what is"
+            " there from its beginning",
+            *place,
+        )
+        with self._lock:
+            self._held.pop(place, None)
+            self._handed.pop(place, None)
+        with contextlib.suppress(KafkaException):  # the next commit says it
+            self._consumer.commit(offsets=[TopicPartition(*place, offset)], asynchronous=False)
 
     def _store(self) -> None:
         """What is done, with all before it, may be committed."""

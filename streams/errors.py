@@ -53,6 +53,10 @@ class BrokerUnavailable(AppError):
     """The broker did not acknowledge in time. Hold the event and try again."""
 
 
+class BrokerRefused(BrokerUnavailable):
+    """The broker refused our credentials or our TLS settings: waiting does not help, a start ends at once."""
+
+
 class ProviderError(AppError):
     """A provider gave no usable answer. The text carries no URL, no credential and no player id."""
 

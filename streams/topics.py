@@ -20,6 +20,8 @@ STATUS_CHANGED = "orders.status-changed"
 ATTENTION = "orders.attention"
 DEAD_LETTER = "orders.dead-letter"
 LEDGER = "orders.ledger"  # not an order's event: see streams.ledger_log
+#: Names of Faust's tables.
+STATUS_TABLE, OUTCOME_TABLE = "order-status", "outcomes"
 
 DAY_S = 86_400.0
 #: A dead letter is the original record plus headers: it must fit wherever the original did.
@@ -36,7 +38,7 @@ class Promise:
     writers: str
     readers: str
     duplicate: str
-    retention_s: float
+    retention_s: float  # 0: not set
     cleanup: str = "delete"  # as Kafka writes it
     key: str = "order_id"
     extra: tuple[tuple[str, str], ...] = ()
@@ -53,7 +55,9 @@ class TopicSpec:
 
     def settings(self) -> dict[str, str]:
         """Topic settings in Kafka's names and units."""
-        made = {"cleanup.policy": self.promise.cleanup, "retention.ms": str(int(self.promise.retention_s * 1000))}
+        made = {"cleanup.policy": self.promise.cleanup}
+        if self.promise.retention_s:
+            made["retention.ms"] = str(int(self.promise.retention_s * 1000))
         if self.replication >= 3:
             made["min.insync.replicas"] = "2"  # with 1, an acknowledged order can be lost with its leader
         return made | dict(self.promise.extra)
@@ -163,6 +167,36 @@ def specs(config: Config) -> list[TopicSpec]:
     ]
 
 
+def tables(config: Config) -> list[TopicSpec]:
+    """The changelogs of the workers' two tables, under the names that Faust gives them. Nobody else reads them."""
+    kafka = config.kafka
+    promises = [
+        Promise(
+            f"orderwatch-{table}-changelog",
+            None,
+            "projection",
+            "the workers, when they start",
+            "the last value of a key counts",
+            kept_s,
+            cleanup,
+            key=key,
+        )
+        for table, key, kept_s, cleanup in (
+            (STATUS_TABLE, "order_id", 0.0, "compact"),
+            (OUTCOME_TABLE, "partition|integration|outcome", config.table.keep_windows, "compact,delete"),
+        )
+    ]
+    return [
+        TopicSpec(kafka.topic_prefix + promise.name, promise, kafka.partitions, kafka.replication_factor)
+        for promise in promises
+    ]
+
+
+def every(config: Config) -> list[TopicSpec]:
+    """All topics that are used: those of the contract, and the changelogs."""
+    return [*specs(config), *tables(config)]
+
+
 class Difference(NamedTuple):
     """One thing about a topic that is not as promised; ``applied``: it is now."""
 
@@ -180,9 +214,9 @@ class Difference(NamedTuple):
 
 
 def compare(
-    spec: TopicSpec, partitions: int, replication: int, settings: Mapping[str, str | None]
+    spec: TopicSpec, partitions: int, replication: int, settings: Mapping[str, str | None] | None
 ) -> Iterator[Difference]:
-    """How a topic on the broker differs from its promise."""
+    """How a topic on the broker differs from its promise. ``settings`` of None are not known, and not compared."""
     if partitions > spec.partitions:
         yield Difference(spec.name, "partitions", str(partitions), str(spec.partitions), note="never shrunk")
     elif partitions < spec.partitions:
@@ -197,6 +231,8 @@ def compare(
         yield Difference(
             spec.name, "replication", str(replication), str(spec.replication), note="changed by the cluster's own tools"
         )
+    if settings is None:
+        return
     for name, wanted in spec.settings().items():
         found = settings.get(name)
         if found is None or _words(found) != _words(wanted):

@@ -26,7 +26,7 @@ from streams.config.loader import Config, load
 from streams.events import Created, StatusChanged, decode
 from streams.kafka.producer import apply_topics, client_settings
 from streams.seal import new_key
-from streams.topics import specs
+from streams.topics import every
 
 ROOT = Path(__file__).parents[1]
 _PAUSE_S = 0.1
@@ -92,7 +92,7 @@ class System:
         self.config_path = self.directory / "config.yaml"
         self.config_path.write_text(yaml.safe_dump(document), encoding="utf-8")
         self.config: Config = load(self.config_path, self.environ)
-        apply_topics(self.config.kafka, specs(self.config))
+        apply_topics(self.config.kafka, every(self.config))
         self.engine = sa.create_engine(self.database, poolclass=sa.NullPool)
         return self
 
@@ -126,7 +126,6 @@ class System:
             "ORDERWATCH_CONFIG": str(self.config_path),
             "ORDERWATCH_PIN_KEYS": self.pin_keys,
             "ORDERWATCH_WORKER_PORT": str(free_port()),
-            "ORDERWATCH_DATADIR": str(self.directory / f"faust-{number}"),
             **self.environ,
             **environ,
         }

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -56,7 +56,9 @@ class LivenessProbes:
 
     ``signs`` has each partition that this worker reads now, with the last sign of life of its oldest event in hand, or
     of its agent when it has none; None while partitions move. ``beat_at`` is when the event loop last ran, ``due_at``
-    the last sign of life of due checks.
+    the last sign of life of due checks. ``next_record`` is the offset of the first record at or after an offset, None
+    where there is none: markers of transactions and compacted records take up offsets too. ``owned`` has the partitions
+    that any live worker reads. Both block, too.
     """
 
     lags: Callable[[], Lags]
@@ -64,8 +66,9 @@ class LivenessProbes:
     signs: Callable[[], Mapping[Place, float] | None]
     beat_at: Callable[[], float]
     delay_queue_at: Callable[[], float] = monotonic
-    first: Callable[[str, int], int] = lambda topic, partition: 0
+    next_record: Callable[[Place, int], int | None] = lambda place, offset: offset
     due_at: Callable[[], float] = monotonic
+    owned: Callable[[], Collection[Place]] = tuple
 
 
 @dataclass
@@ -76,6 +79,9 @@ class StallDetector:
     stall_timeout_s: Callable[[], float]
     stuck: list[str] = field(default_factory=list)
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
+    #: Of a partition that stands still: (committed, end) when it was looked into, and how much is left of it.
+    _looked: dict[Place, tuple[tuple[int | None, int], int]] = field(default_factory=dict)
+    _unowned_since: float | None = None
     _since: float = field(default_factory=monotonic)
     _moving_since: float | None = None
 
@@ -94,10 +100,15 @@ class StallDetector:
                 self._since, self.stuck = now, list(self._moving(now)) if self.stall_after_s else []
             else:
                 self._moving_since = None
+                self._look_into(lags, signs)
                 self._show(lags, signs)
-                self.stuck = [*self._still(lags, signs, now), *self._silent(now)] if self.stall_after_s else []
+                unowned = self._unowned(lags, signs, now)
+                self.stuck = (
+                    [*self._still(lags, signs, now), *unowned, *self._silent(now)] if self.stall_after_s else []
+                )
         except (StoreUnavailable, BrokerUnavailable, TimeoutError):
-            self._since, self.stuck, self._moving_since = monotonic(), [], None
+            self._since, self.stuck = monotonic(), []
+            self._moving_since = self._unowned_since = None
         metrics.gauge("orderwatch_stuck", len(self.stuck))
         return self.stuck
 
@@ -114,17 +125,49 @@ class StallDetector:
         for place in [place for place in self._moved if place not in signs]:
             del self._moved[place]
         for place, heartbeat_at in sorted(signs.items()):
-            committed, end = lags.get(place, (None, 0))
+            committed, _ = lags.get(place, (None, 0))
             at = -1 if committed is None else committed
             known = self._moved.get(place)
             if known is None or known[0] != at:
                 known = self._moved[place] = (at, now)
             quiet_s = now - max(known[1], heartbeat_at, self._since)
-            if end <= max(at, 0) or quiet_s <= self.stall_after_s:
-                continue
-            left = end - max(at, self.sight.first(*place))  # what the topic has forgotten is no backlog
-            if left > 0:
+            left = self._left(place, lags)
+            if left and quiet_s > self.stall_after_s:
                 yield f"{place[0]} [{place[1]}] has {left} events and no progress for {quiet_s:.0f} s"
+
+    def _look_into(self, lags: Lags, signs: Mapping[Place, float]) -> None:
+        """Where a partition with a backlog did not get on since the last look: how much is left of it to be read. A
+        topic that forgot its records, aborted transactions and markers leave offsets, and nothing to read."""
+        for place in signs:
+            committed, end = lag = lags.get(place, (None, 0))
+            known = self._looked.get(place)
+            if known is not None and known[0] == lag:
+                continue
+            still = place in self._moved and self._moved[place][0] == (-1 if committed is None else committed)
+            if end > (committed or 0) and still:
+                first = self.sight.next_record(place, committed or 0)
+                self._looked[place] = (lag, 0 if first is None else max(end - first, 0))
+            else:
+                self._looked.pop(place, None)
+
+    def _left(self, place: Place, lags: Lags) -> int:
+        """Records to be read, as far as is known."""
+        committed, end = lag = lags.get(place, (None, 0))
+        known = self._looked.get(place)
+        return known[1] if known is not None and known[0] == lag else max(end - (committed or 0), 0)
+
+    def _unowned(self, lags: Lags, signs: Mapping[Place, float], now: float) -> list[str]:
+        """Partitions that no live worker reads; a worker that has none itself is what they wait for."""
+        unowned = lags.keys() - signs.keys() - set(self.sight.owned())
+        if not unowned:
+            self._unowned_since = None
+        elif self._unowned_since is None:
+            self._unowned_since = now
+        quiet_s = 0.0 if self._unowned_since is None else now - max(self._unowned_since, self._since)
+        metrics.gauge("orderwatch_unowned_partitions", len(unowned))
+        if signs or quiet_s <= self.stall_after_s:
+            return []
+        return [f"this worker has no partition, and {len(unowned)} have no worker for {quiet_s:.0f} s"]
 
     def _silent(self, now: float) -> Iterator[str]:
         sight = self.sight
@@ -140,9 +183,10 @@ class StallDetector:
     def _show(self, lags: Lags, signs: Mapping[Place, float]) -> None:
         behind: Counter[str] = Counter()
         for place in signs:
-            committed, end = lags.get(place, (None, 0))
-            behind[place[0]] += max(end - (committed or 0), 0)
+            behind[place[0]] += self._left(place, lags)
         metrics.gauges("orderwatch_consumer_lag", {(topic,): count for topic, count in behind.items()})
+        beyond = sum((committed or 0) > end for committed, end in lags.values())
+        metrics.gauge("orderwatch_committed_beyond_end", beyond)
 
 
 def within(seconds: float, call: Callable[[], object]) -> object:

@@ -6,6 +6,7 @@ does not answer: one clear line per mistake on stderr, no traceback. Heavy libra
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -57,6 +58,9 @@ app.add_typer(route.app, name="route")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="orderwatch")
     except OrderNotFound as error:

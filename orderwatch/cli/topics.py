@@ -26,10 +26,10 @@ def apply(
     """Create the missing topics and say what differs; a second run changes nothing. 1 when something still differs."""
     from orderwatch.support.session import configured
     from streams.kafka.producer import apply_topics
-    from streams.topics import specs
+    from streams.topics import every
 
     settings = configured(config)
-    wanted = specs(settings)
+    wanted = every(settings)
     found = apply_topics(settings.kafka, wanted, fix=fix, grow=grow)
     if as_json:
         say_json({"topics": [spec.name for spec in wanted], "differences": [item._asdict() for item in found]})

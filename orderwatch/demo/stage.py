@@ -31,7 +31,7 @@ from streams.config.loader import Config, load
 from streams.errors import ConfigError
 from streams.kafka.producer import apply_topics
 from streams.seal import VARIABLE, Sealer, new_key
-from streams.topics import specs
+from streams.topics import every
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = ROOT / "orderwatch" / "simulator" / "demo.yaml"
@@ -74,7 +74,7 @@ class Stage:
         self.engine = connect(database.url)
         self._parts.callback(self.engine.dispose)
         self._timed("database schema", lambda: schema.upgrade(self.engine))
-        self._timed("topics", lambda: apply_topics(self.config.kafka, specs(self.config)))
+        self._timed("topics", lambda: apply_topics(self.config.kafka, every(self.config)))
 
     def start_worker(self) -> None:
         """As an operator would start it; it needs a few seconds to join its group."""
@@ -83,7 +83,6 @@ class Stage:
             "LANG": "C.UTF-8",
             VARIABLE: self._keys,
             "ORDERWATCH_CONFIG": str(self.config_path),
-            "ORDERWATCH_DATADIR": str(self.directory / "faust"),
             "ORDERWATCH_WORKER_PORT": str(free_port()),
         }
         command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"]

@@ -2,8 +2,9 @@
 
 For ``make demo``, quick tests and a first look; production brings its own. Both listen on 127.0.0.1 only, both end
 with the process that started them, and one process announces what it runs in ``.orderwatch/parts.json`` so that other
-commands find it. Of the broker, know: its topics are gone when it stops, a group join takes about half of the
-rebalance timeout, and a killed group member is never expired (one worker only).
+commands find it; ``ORDERWATCH_STATE_DIR`` names another directory than ``.orderwatch``. Of the broker, know: its topics
+are gone when it stops, a group join takes about half of the rebalance timeout, and a killed group member is never
+expired (one worker only).
 """
 
 import importlib.util
@@ -32,7 +33,9 @@ from orderwatch.localservers.child_process import ChildProcess
 from streams.errors import AppError
 
 HOST = "127.0.0.1"
-STATE = Path(".orderwatch") / "parts.json"
+#: Logs and data of the bundled servers, and what runs of them.
+ROOM = Path(os.environ.get("ORDERWATCH_STATE_DIR") or ".orderwatch")
+STATE = ROOM / "parts.json"
 START_TIMEOUT_S = 30.0
 _TRIES = 5
 _PAUSE_S = 0.01

@@ -5,6 +5,8 @@ A check that cannot be made because another part is away is not made: the part t
 
 import asyncio
 import os
+import socket
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +25,8 @@ from orderwatch.support.session import database, with_parts, with_stored_catalog
 from streams import ledger_log, topics
 from streams.config.loader import Config, IntegrationConfig
 from streams.errors import BrokerUnavailable, ConfigError, StoreUnavailable
-from streams.kafka.producer import apply_topics, group_lag, ping
+from streams.kafka.offsets import Lags, Place, beyond_end, records_left
+from streams.kafka.producer import apply_topics, brokers, group_lag
 from streams.seal import Sealer
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -62,13 +65,14 @@ def examine(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Fin
     except ConfigError as error:
         yield Finding("bundled servers", "fail", "not running", str(error).partition(": ")[2] or str(error))
         return
-    broker = _broker(config)
-    yield broker
-    if broker.verdict == "ok":
+    broker = list(_broker(config))
+    yield from broker
+    reached = broker[-1].verdict == "ok"
+    if reached:
         yield from _topics(config)
     with database(config) as engine:
         try:
-            yield from _database(config, engine, lag=broker.verdict == "ok")
+            yield from _database(config, engine, lag=reached)
         except StoreUnavailable as error:
             yield Finding("database", "fail", str(error), "start PostgreSQL, or correct database.url")
 
@@ -82,42 +86,81 @@ def _secrets(environ: Mapping[str, str]) -> Finding:
     return Finding("secrets", "ok", "keys for PINs and credentials of every integration are there")
 
 
-def _broker(config: Config) -> Finding:
+def _broker(config: Config) -> Iterator[Finding]:
     try:
-        brokers = ping(config.kafka)
-    except BrokerUnavailable as error:
-        return Finding("broker", "fail", str(error), "start it, or correct kafka.bootstrap_servers and security")
-    return Finding("broker", "ok", f"{count(brokers, 'broker')} at {config.kafka.bootstrap_servers}")
+        found = brokers(config.kafka)
+    except (BrokerUnavailable, ConfigError) as error:
+        yield Finding("broker", "fail", str(error), "start it, or correct kafka.bootstrap_servers and security")
+        return
+    for number, (host, port) in sorted(found.items()):
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            found_out = f"broker {number} advertises {host}:{port}, which this host cannot resolve ({error.strerror})"
+            yield Finding("broker", "fail", found_out, "correct advertised.listeners of the broker, or this host's DNS")
+            return
+    yield Finding("broker", "ok", f"{count(len(found), 'broker')} at {config.kafka.bootstrap_servers}")
 
 
 def _topics(config: Config) -> Iterator[Finding]:
-    specs = topics.specs(config)
-    prefix = config.kafka.topic_prefix
+    kafka, specs = config.kafka, topics.every(config)
+    names = [spec.promise.name for spec in specs]
+    tiers = [name for name in names if name.startswith(topics.RETRY)]
     try:
-        lags = group_lag(config.kafka, f"{prefix}orderwatch", [spec.promise.name for spec in specs])
-        missing = sorted({spec.promise.name for spec in specs} - {name for name, _ in lags})
+        lags = group_lag(kafka, f"{kafka.topic_prefix}orderwatch", names)
+        missing = sorted(set(names) - {name for name, _ in lags})
         if missing:
             yield Finding("topics", "fail", f"missing: {', '.join(missing)}", "run `orderwatch topics apply`")
             return
-        differences = apply_topics(config.kafka, specs)  # all are there, so this creates nothing
+        differences = apply_topics(kafka, specs)  # all are there, so this creates nothing
         for difference in differences:
-            yield Finding("topics", "warn", str(difference), "run `orderwatch topics apply --fix`, see its --help")
+            yield Finding("topics", "warn", str(difference), _remedy(difference))
         if not differences:
             yield Finding("topics", "ok", f"{len(specs)} topics, all as promised")
-        yield _lag({place: lag for place, lag in lags.items() if place[0] in _READ})
+        read = {place: lag for place, lag in lags.items() if place[0] in _READ}
+        waiting = group_lag(kafka, f"{kafka.topic_prefix}orderwatch-delay", tiers)
+        yield from _beyond({**read, **waiting})
+        yield _lag(read, records_left(kafka, read))
     except BrokerUnavailable as error:
         yield Finding("topics", "fail", str(error), "look at the broker's log")
 
 
-def _lag(lags: Mapping[tuple[str, int], tuple[int | None, int]]) -> Finding:
-    behind: dict[str, int] = {}
-    unread = sorted({name for (name, _), (committed, end) in lags.items() if committed is None and end > 0})
-    for (name, _), (committed, end) in lags.items():
-        if committed is not None:
-            behind[name] = behind.get(name, 0) + max(end - committed, 0)
+def _remedy(difference: topics.Difference) -> str:
+    """The option that repairs a difference, or who else has to."""
+    if difference.what == "partitions":
+        if int(difference.found) > int(difference.wanted):
+            return f"set kafka.partitions to {difference.found}"
+        return "run `orderwatch topics apply --grow`, see its --help"
+    if difference.what == "replication":
+        return "change it with the cluster's own tools, or correct kafka.replication_factor"
+    return "run `orderwatch topics apply --fix`, see its --help"
+
+
+def _beyond(lags: Lags) -> Iterator[Finding]:
+    for (name, partition), (committed, end) in sorted(beyond_end(lags).items()):
+        words = f"{name} [{partition}]: {committed} committed, but it ends at {end}: the topic was lost or made anew"
+        remedy = "start `orderwatch worker`, which reads what is there; see Losing Kafka in docs/operating.md"
+        yield Finding("consumer lag", "fail", words, remedy)
+
+
+def _lag(lags: Lags, left: Mapping[Place, int]) -> Finding:
+    """``left``: what there is to be read, as offsets without a record are no backlog."""
+    unread = sorted(
+        {name for (name, number), (committed, _) in lags.items() if committed is None and left[name, number]}
+    )
+    behind: Counter[str] = Counter()
+    for (name, number), (committed, _) in lags.items():
+        behind[name] += left[name, number] if committed is not None else 0
     total = sum(behind.values())
     if unread:
-        return Finding("consumer lag", "warn", f"never read: {', '.join(unread)}", "start `orderwatch worker`")
+        return Finding(
+            "consumer lag",
+            "warn",
+            f"never read: {', '.join(unread)}",
+            "start `orderwatch worker`; restart it where partitions have no worker",
+        )
+    if beyond_end(lags):
+        return Finding("consumer lag", "fail", "not known: more is committed than there is", "see above")
     most = max(behind, key=lambda name: behind[name], default="")
     words = f"{count(total, 'record')} behind" + (f", most on {most} ({behind[most]})" if total else "")
     if total > LAG_WARN:
@@ -142,7 +185,9 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
     words = "the schema of this release" if at == head else f"newer than this release ({head}), which works on it"
     yield Finding("migrations", "ok", f"{at}, {words}")
     yield _identity(config, identity.read(engine), lag=lag)
-    yield from _workers(worker_heartbeats.workers(engine))
+    running = worker_heartbeats.workers(engine)
+    yield from _workers(running)
+    yield from _unowned(config, running)
     yield _dashboard(config, api_tokens.listing(engine), now)
     yield from _ledger(config, queries.health(engine, slack_s=config.checks.sweep_slack))
     for name, off in sorted(kill_switch.switched_off(engine).items()):
@@ -219,6 +264,19 @@ def _workers(found: Sequence[worker_heartbeats.Worker]) -> Iterator[Finding]:
                 f"sends nothing{again}: {lane.last_error or 'no usable answers'}",
                 "look at the provider; its orders wait, the others go on",
             )
+
+
+def _unowned(config: Config, found: Sequence[worker_heartbeats.Worker]) -> Iterator[Finding]:
+    """Partitions of orders.created that no live worker reads; as many as are configured, at least."""
+    read = {number for worker in found if worker.alive for number in worker.doc.assigned.get(topics.CREATED, ())}
+    unread = sorted(set(range(config.kafka.partitions)) - read)
+    if unread and any(worker.alive for worker in found):
+        yield Finding(
+            "workers",
+            "fail",
+            f"no worker reads orders.created {', '.join(map(str, unread))}",
+            "restart the worker that has no partition; after a rebalance wait some seconds",
+        )
 
 
 def _dashboard(config: Config, made: Sequence[Token], now: datetime) -> Finding:

@@ -8,25 +8,32 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-ROOM = Path(".orderwatch")
 _PAUSE_S = 1.0
+#: A process that ended by a failure is replaced after this pause, doubled each time up to the longest.
+_REPLACE_S, _REPLACE_MOST_S = 1.0, 60.0
+#: One that ran for so long begins with the shortest pause again.
+_HEALTHY_S = 300.0
+#: Exit status of a wrong configuration or of a server that refuses us: starting again does not help.
+_REFUSED = 2
 _PR_SET_PDEATHSIG = 1
 
 
 def keep(ports: Sequence[int], environ: Mapping[str, str], again_on: int) -> int:
     """Run one worker process per web port until all have ended; 1 when one of them failed.
 
-    A process that ends with the status ``again_on`` found itself stuck and is started again.
+    A process that ends with the status ``again_on`` found itself stuck and is started again at once. Of several
+    processes one that ends by any other failure is replaced too, after a pause that grows. The only one is not: then
+    this process ends with it, and whoever started it sees that.
     """
     with _Asked() as asked:
-        children = [_start(environ, number, port) for number, port in enumerate(ports)]
+        children = [_start(environ, port) for port in ports]
         asked.forward_to(children)
-        return _until_ended(children, asked, again_on, lambda number: _start(environ, number, ports[number]))
+        return _until_ended(children, asked, again_on, lambda number: _start(environ, ports[number]))
 
 
 def become(ports: Sequence[int], environ: Mapping[str, str], again_on: int) -> NoReturn:
@@ -70,11 +77,9 @@ class _Asked:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def _start(environ: Mapping[str, str], number: int, port: int) -> "subprocess.Popen[bytes]":
+def _start(environ: Mapping[str, str], port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info", "--web-port", str(port)]
-    # Each process needs a data directory of its own; Faust makes the last part of the path only.
-    ROOM.mkdir(exist_ok=True)
-    own = {"ORDERWATCH_DATADIR": str(ROOM / f"faust-{number}"), "ORDERWATCH_WORKER_PORT": str(port)}
+    own = {"ORDERWATCH_WORKER_PORT": str(port)}
     return subprocess.Popen(  # noqa: S603 - the command is ours
         command, env={**environ, **own}, start_new_session=True, preexec_fn=_die_with_us()
     )
@@ -88,32 +93,65 @@ def _die_with_us() -> Callable[[], None] | None:
     return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+class _Slot:
+    """One of the worker processes, and when to start its next one. Times are monotonic seconds."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self.child = child
+        self.started_at = time.monotonic()
+        self.start_at: float | None = None
+        self._pause_s = _REPLACE_S
+
+    def replace_later(self) -> float:
+        """Plan the next start; returns the pause in seconds."""
+        now = time.monotonic()
+        if now - self.started_at > _HEALTHY_S:
+            self._pause_s = _REPLACE_S
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _REPLACE_MOST_S)
+        self.start_at = now + pause_s
+        return pause_s
+
+    def started(self, child: "subprocess.Popen[bytes]") -> None:
+        self.child, self.started_at, self.start_at = child, time.monotonic(), None
+
+
 def _until_ended(
     children: list["subprocess.Popen[bytes]"],
     asked: _Asked,
     again_on: int,
     start: Callable[[int], "subprocess.Popen[bytes]"],
 ) -> int:
-    """Wait for every process. One that found itself stuck is started again; one that fails otherwise is told about and
-    not restarted: the others take its partitions over."""
+    """Wait until every process has ended for good, and replace those that have to be."""
     failed = False
-    left = dict(enumerate(children))
-    while left:
-        for number, child in list(left.items()):
+    slots = {number: _Slot(child) for number, child in enumerate(children)}
+    while slots:
+        for number, slot in list(slots.items()):
+            if slot.start_at is not None:
+                if asked.signal is not None:
+                    del slots[number]
+                elif time.monotonic() >= slot.start_at:
+                    slot.started(start(number))
+                    children[number] = slot.child
+                    asked.forward_to(children)
+                else:
+                    time.sleep(_PAUSE_S / len(slots) / 10)
+                continue
             try:
-                status = child.wait(timeout=_PAUSE_S / len(left))
+                status = slot.child.wait(timeout=_PAUSE_S / len(slots))
             except subprocess.TimeoutExpired:
                 continue
+            what = f"worker process {number} (pid {slot.child.pid})"
             if status == again_on and asked.signal is None:
-                _warn(f"worker process {number} (pid {child.pid}) made no progress and ended itself; starting it again")
-                left[number] = children[number] = start(number)
-                asked.forward_to(children)
-                continue
-            del left[number]
-            wanted = asked.signal is not None and status in (0, -asked.signal, 128 + asked.signal)
-            if status != 0 and not wanted:
-                failed = True
-                _warn(f"worker process {number} (pid {child.pid}) ended with status {status}; {len(left)} left")
+                _warn(f"{what} made no progress and ended itself; starting it again")
+                slot.start_at = time.monotonic()
+            elif status not in (0, _REFUSED) and asked.signal is None and len(children) > 1:
+                _warn(f"{what} ended with status {status}; replacing it in {slot.replace_later():g} s")
+            else:
+                del slots[number]
+                wanted = asked.signal is not None and status in (0, -asked.signal, 128 + asked.signal)
+                if status != 0 and not wanted:
+                    failed = True
+                    _warn(f"{what} ended with status {status}; {len(slots)} left")
     return 1 if failed else 0
 
 

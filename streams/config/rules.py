@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from streams.config.models import (
@@ -62,6 +63,17 @@ def kafka_mistakes(kafka: KafkaConfig) -> Iterator[ConfigProblem]:
     if kafka.rebalance_timeout < kafka.session_timeout:
         expected = f"at least kafka.session_timeout ({duration_text(kafka.session_timeout)})"
         yield ConfigProblem("kafka.rebalance_timeout", duration_text(kafka.rebalance_timeout), expected)
+
+
+def missing_files(config: Config) -> Iterator[str]:
+    """A line for each file of ``kafka.security`` that is not there; ``config`` may lack its kafka block."""
+    kafka = getattr(config, "kafka", None)
+    if kafka is None:
+        return
+    for name in ("ca", "cert", "key"):
+        path = getattr(kafka.security, name)
+        if path and not Path(path).is_file():
+            yield f"kafka.security.{name} is {path}, which is no file; expected a PEM file that can be read"
 
 
 def database_mistakes(database: DatabaseConfig) -> Iterator[ConfigProblem]:

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from streams import events, metrics, topics, traces
 from streams.config.loader import KafkaConfig
 from streams.errors import BrokerUnavailable, ConfigError, EventError
+from streams.kafka.errors import AWAY, made, refused, unavailable, unreached
 from streams.topics import Difference, TopicSpec
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,12 @@ _POLL_S = 0.1
 _FULL_PAUSE_S = 0.005
 _ASK_AGAIN_S = 0.05
 _REPEAT_LOG_S = 30.0
+#: While no broker answers, the reasons are looked at so often.
+_LISTEN_S = 0.5
 #: What is wrong with the record itself and would be wrong again.
 _RECORD_ERRORS = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}
-_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+#: Records of a transaction are read when it was committed, and those of an aborted one never.
+READ_COMMITTED = {"isolation.level": "read_committed"}
 
 
 class Outgoing(NamedTuple):
@@ -62,7 +66,8 @@ def client_settings(kafka: KafkaConfig) -> dict[str, Any]:
     """What every client of this configuration starts from, in librdkafka's names."""
     security = kafka.security
     named = {
-        "security.protocol": security.protocol,
+        # Lower case: librdkafka compares without regard to case under the user's locale, where a Turkish I is no i.
+        "security.protocol": security.protocol.lower(),
         "sasl.mechanism": security.mechanism,
         "sasl.username": security.username,
         "sasl.password": security.password.get_secret_value() if security.password else None,
@@ -84,15 +89,19 @@ def client_settings(kafka: KafkaConfig) -> dict[str, Any]:
 def consumer_settings(kafka: KafkaConfig, group: str) -> dict[str, Any]:
     """A member of a group that commits only what it stored itself; starts at the beginning."""
     session_ms = int(kafka.session_timeout * 1000)
-    return client_settings(kafka) | {
-        "group.id": group,
-        "auto.offset.reset": "earliest",
-        "enable.auto.offset.store": False,
-        "session.timeout.ms": session_ms,
-        "heartbeat.interval.ms": max(session_ms // 6, 100),
-        "max.poll.interval.ms": max(int(kafka.rebalance_timeout * 1000), session_ms),
-        "topic.metadata.refresh.interval.ms": 10_000,  # a topic created after the start is noticed
-    }
+    return (
+        client_settings(kafka)
+        | READ_COMMITTED
+        | {
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.offset.store": False,
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": max(session_ms // 6, 100),
+            "max.poll.interval.ms": max(int(kafka.rebalance_timeout * 1000), session_ms),
+            "topic.metadata.refresh.interval.ms": 10_000,  # a topic created after the start is noticed
+        }
+    )
 
 
 def _log_errors() -> Callable[[KafkaError], None]:
@@ -107,33 +116,48 @@ def _log_errors() -> Callable[[KafkaError], None]:
     return say
 
 
-def unavailable(error: KafkaError, what: str) -> BrokerUnavailable:
-    """Our error for one of librdkafka's, with what to do where we know it."""
-    hint = "; run `orderwatch topics apply`" if error.code() in _NO_TOPIC else ""
-    return BrokerUnavailable(f"kafka: {what}: {error.str()} ({error.name()}){hint}")
-
-
 def ping(kafka: KafkaConfig, timeout_s: float = 5.0) -> int:
-    """How many brokers answer. Raises ``BrokerUnavailable``. Blocks for at most ``timeout_s``."""
-    try:
-        return len(AdminClient(client_settings(kafka)).list_topics(timeout=timeout_s).brokers)
-    except KafkaException as error:
-        raise BrokerUnavailable(
-            f"kafka: no answer from {kafka.bootstrap_servers} within {timeout_s:g} s ({error.args[0].name()}); "
-            "is the broker running, and is kafka.bootstrap_servers right?"
-        ) from None
+    """How many brokers answer. Raises ``BrokerUnavailable``, ``BrokerRefused`` when waiting cannot help, and
+    ``ConfigError`` for settings that no client can be made of. Blocks for at most ``timeout_s``."""
+    return len(brokers(kafka, timeout_s))
+
+
+def brokers(kafka: KafkaConfig, timeout_s: float = 5.0) -> dict[int, tuple[str, int]]:
+    """Broker id -> (host, port) as the cluster advertises them to its clients. Blocks; raises as ``ping``."""
+    heard: list[KafkaError] = []
+    admin = made(AdminClient, client_settings(kafka) | {"error_cb": heard.append})
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            left_s = max(deadline - time.monotonic(), 0.05)
+            found = admin.list_topics(timeout=min(left_s, _LISTEN_S)).brokers
+            return {number: (broker.host, broker.port) for number, broker in found.items()}
+        except KafkaException as error:
+            admin.poll(0)
+            if time.monotonic() >= deadline or any(refused(item) for item in heard):
+                raise unreached(kafka, error.args[0], heard, timeout_s) from None
 
 
 def apply_topics(
-    kafka: KafkaConfig, specs: Sequence[TopicSpec], *, fix: bool = False, grow: bool = False, timeout_s: float = 15.0
+    kafka: KafkaConfig,
+    specs: Sequence[TopicSpec],
+    *,
+    fix: bool = False,
+    grow: bool = False,
+    settings: bool = True,
+    timeout_s: float = 15.0,
 ) -> list[Difference]:
     """Create what is missing and say what differs; a second call on the same broker changes nothing.
+
+    Without ``settings`` only what the metadata show is compared: where all topics exist, that needs no right but
+    DESCRIBE.
 
     ``fix`` sets retention, cleanup and the like; ``grow`` adds partitions, which moves keys to other partitions, so
     only do it on a drained topic. Never shrinks, never changes the replication factor. Blocks. Raises
     ``BrokerUnavailable``, and ``ConfigError`` for a topic that this cluster cannot hold.
     """
-    admin = AdminClient(client_settings(kafka))
+    heard: list[KafkaError] = []
+    admin = made(AdminClient, client_settings(kafka) | {"error_cb": heard.append})
     try:
         known = admin.list_topics(timeout=timeout_s).topics
         there = [spec for spec in specs if spec.name in known]
@@ -144,10 +168,14 @@ def apply_topics(
         for spec in there:
             placed = known[spec.name].partitions
             copies = len(placed[0].replicas) if placed else 0
-            for found in topics.compare(spec, len(placed), copies, _settings_of(admin, spec.name, timeout_s)):
+            known_settings = _settings_of(admin, spec.name, timeout_s) if settings else None
+            for found in topics.compare(spec, len(placed), copies, known_settings):
                 said.append(_change(admin, spec, found, fix, grow, timeout_s))
         return said
     except KafkaException as error:
+        admin.poll(0)
+        if error.args[0].code() in AWAY:
+            raise unreached(kafka, error.args[0], heard, timeout_s) from None
         raise unavailable(error.args[0], "topics") from None
     except TimeoutError:
         raise BrokerUnavailable(f"kafka: topics: no answer within {timeout_s:g} s") from None
@@ -210,10 +238,10 @@ def group_lag(
     Blocks. Raises ``BrokerUnavailable``.
     """
     prefix = kafka.topic_prefix
-    settings = client_settings(kafka) | {"group.id": group, "enable.auto.commit": False}
+    settings = client_settings(kafka) | READ_COMMITTED | {"group.id": group, "enable.auto.commit": False}
     # Not an AdminClient: librdkafka 2.16 ends the process with SIGSEGV when one asks for a group's offsets and hears
     # that the coordinator has moved or is not there yet, which every restart of a broker may bring.
-    consumer = Consumer(settings)
+    consumer = made(Consumer, settings)
     try:
         known = consumer.list_topics(timeout=timeout_s).topics  # all of them: asking for one may create it
         wanted = [
@@ -242,34 +270,24 @@ def group_lag(
     }
 
 
-def first_offset(kafka: KafkaConfig, topic: str, partition: int, timeout_s: float = 10.0) -> int:
-    """Where a partition (topic without prefix) begins: what was before is forgotten. Blocks; ``BrokerUnavailable``."""
-    consumer = Consumer(client_settings(kafka) | {"group.id": "orderwatch-look", "enable.auto.commit": False})
-    try:
-        place = TopicPartition(kafka.topic_prefix + topic, partition)
-        return int(consumer.get_watermark_offsets(place, timeout=timeout_s)[0])
-    except KafkaException as error:
-        raise unavailable(error.args[0], topic) from None
-    finally:
-        consumer.close()
-
-
 def _ends(settings: dict[str, Any], wanted: list[tuple[str, int]], timeout_s: float) -> dict[tuple[str, int], int]:
-    """End offsets as a fetch tells them: the bundled broker's answer to "latest" is the start of its last batch."""
-    consumer = Consumer(settings | {"enable.partition.eof": True, "fetch.wait.max.ms": 20})
+    """End offsets as a reader of committed records reaches them: before a transaction that is open, behind the marker
+    of one that ended. (The bundled broker's answer to "latest" is the start of its last batch.)"""
+    consumer = made(Consumer, settings | {"enable.partition.eof": True, "fetch.wait.max.ms": 20})
     deadline = time.monotonic() + timeout_s
-    unheard = set(wanted)
+    ends: dict[tuple[str, int], int] = {}
     try:
         consumer.assign([TopicPartition(topic, partition, OFFSET_END) for topic, partition in wanted])
-        while unheard:
+        while len(ends) < len(wanted):
             record = consumer.poll(max(deadline - time.monotonic(), 0))
             if record is None:
                 raise TimeoutError
             error = record.error()
             if error and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
-            unheard.discard((record.topic(), record.partition()))
-        return {place: consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1] for place in wanted}
+            if error:
+                ends[record.topic(), record.partition()] = record.offset()
+        return ends
     finally:
         consumer.close()
 
@@ -301,13 +319,18 @@ def follow(
     ``BrokerUnavailable``, also for a topic that does not exist.
     """
     name = kafka.topic_prefix + topic
-    settings = client_settings(kafka) | {
-        "group.id": "orderwatch-tail",
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "fetch.wait.max.ms": 100,
-    }
-    consumer = Consumer(settings)
+    settings = (
+        client_settings(kafka)
+        | READ_COMMITTED
+        | {
+            "group.id": f"{kafka.topic_prefix}orderwatch-tail",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 100,
+        }
+    )
+    ping(kafka, timeout_s)  # it knows why no broker answers
+    consumer = made(Consumer, settings)
     try:
         known = consumer.list_topics(timeout=timeout_s).topics.get(name)
         if known is None or not known.partitions:
@@ -376,7 +399,7 @@ class ProducerThread:
             "linger.ms": linger_ms,
             "message.max.bytes": topics.DEAD_LETTER_BYTES,
         }
-        self._producer = Producer(self._settings)
+        self._producer = made(Producer, self._settings)
         self._thread = threading.Thread(target=self._listen, name="kafka-acknowledgements", daemon=True)
         self._thread.start()
 
@@ -459,7 +482,7 @@ class ProducerThread:
         self._useless.clear()
         self._acknowledged_at = time.monotonic()
         with self._handing_over:
-            old, self._producer = self._producer, Producer(self._settings)
+            old, self._producer = self._producer, made(Producer, self._settings)
         _fail_in_flight(old)
         self._after_poll()
 

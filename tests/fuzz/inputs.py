@@ -305,6 +305,7 @@ def _line_of(heads: Heads) -> DelayQueue:
         _due=deque(),
         _paused=set(),
         _ours={("orders.retry.30s", 0): NOW},
+        _next={("orders.retry.30s", 0): 0},
         _lock=threading.Lock(),
         _taker=None,
         _consumer=heads,

@@ -14,6 +14,7 @@ from agents.runtime import in_flight, watchdog
 from agents.runtime.in_flight import InFlight
 from agents.runtime.ordered_pool import Pool
 from agents.runtime.watchdog import LivenessProbes, Place, StallDetector, stall_timeout_s, tasks, within
+from streams import metrics
 from streams.config.loader import BreakerConfig, LimitsConfig
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from tests.fakes import FakeProvider
@@ -30,7 +31,9 @@ class World:
         self.lags: Mapping[Place, tuple[int | None, int]] = {CREATED: (5, 8)}
         self.signs: Mapping[Place, float] | None = {CREATED: 0.0}
         self.away: Exception | None = None
-        self.first = 0
+        self.first: int | None = 0
+        self.owned: set[Place] = set()
+        self.asked = 0
         self.beat_at: float | None = None
         monkeypatch.setattr(watchdog, "monotonic", lambda: self.now)
         sight = LivenessProbes(
@@ -39,7 +42,9 @@ class World:
             lambda: self.signs,
             lambda: self.beat_at or self.now,
             lambda: self.now,
-            lambda topic, partition: self.first,
+            self._next,
+            due_at=lambda: self.now,
+            owned=lambda: self.owned,
         )
         self.progress = StallDetector(sight, lambda: stall_after_s, _since=self.now)
 
@@ -47,6 +52,10 @@ class World:
         if self.away is not None:
             raise self.away
         return self.lags
+
+    def _next(self, place: Place, offset: int) -> int | None:
+        self.asked += 1
+        return None if self.first is None else max(self.first, offset)
 
     def after(self, seconds: float) -> list[str]:
         """What is stuck then; somebody looked every ten seconds."""
@@ -87,6 +96,45 @@ def test_no_backlog_is_never_stuck(world: World) -> None:
 def test_events_that_the_topic_has_forgotten_are_no_backlog(world: World) -> None:
     world.first = 8
     assert world.after(600) == []
+
+
+def test_offsets_without_a_record_are_no_backlog(world: World) -> None:
+    """Markers of transactions, aborted batches, a compacted tail."""
+    world.first = None
+    assert world.after(600) == []
+    assert world.asked == 1, "what was looked into is not looked into again"
+    assert metrics.WORKER._gauges["orderwatch_consumer_lag"] == {("orders.created",): 0}
+
+
+def test_markers_before_a_record_do_not_hide_it(world: World) -> None:
+    world.first = 7
+    assert world.after(80) == ["orders.created [0] has 1 events and no progress for 70 s"]
+
+
+def test_a_record_that_comes_behind_markers_is_a_backlog_again(world: World) -> None:
+    world.first = None
+    world.after(300)
+    world.first, world.lags = 8, {CREATED: (5, 9)}
+    assert world.after(10) == ["orders.created [0] has 1 events and no progress for 300 s"]
+
+
+def test_a_worker_without_partitions_is_stuck_while_some_have_no_worker(world: World) -> None:
+    world.signs, world.lags = {}, {CREATED: (8, 8), ("orders.created", 1): (3, 3)}
+    assert world.after(80) == ["this worker has no partition, and 2 have no worker for 70 s"]
+    world.owned = {CREATED, ("orders.created", 1)}
+    assert world.after(10) == [], "more workers than partitions are no fault"
+
+
+def test_a_worker_with_partitions_is_well_while_others_have_no_worker(world: World) -> None:
+    world.lags = {CREATED: (8, 8), ("orders.created", 1): (3, 3)}
+    assert world.after(300) == []
+    assert metrics.WORKER._gauges["orderwatch_unowned_partitions"] == {(): 1}
+
+
+def test_offsets_beyond_the_end_are_counted(world: World) -> None:
+    world.lags = {CREATED: (160, 5)}
+    world.after(10)
+    assert metrics.WORKER._gauges["orderwatch_committed_beyond_end"] == {(): 1}
 
 
 def test_a_partition_that_was_never_committed_is_stuck_too(world: World) -> None:

@@ -55,6 +55,7 @@ class Client:
     """Of a cluster that has no controller for its first answers; ``updates`` is how often it was asked."""
 
     updates = 0
+    cluster = SimpleNamespace(topics=lambda: {"t"})
 
     async def force_metadata_update(self) -> None:
         self.updates += 1
