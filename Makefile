@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check kafka browser chaos fuzz bench bench-lock bench-plots lock clean help
+.PHONY: demo test unit coverage check format kafka browser chaos fuzz bench bench-lock bench-plots lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -20,11 +20,20 @@ demo: $(READY)  ## run the whole pipeline on bundled servers and compare the fou
 test: $(READY)  ## unit, contract and integration suites on bundled servers
 	@$(BIN)/python -m pytest $(ARGS)
 
+unit: $(READY)  ## unit tests alone
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit $(ARGS)
+
+coverage: $(READY)  ## unit tests, and which lines of the product they run
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit --cov --cov-report=term $(ARGS)
+
 check: $(READY)  ## lint, format, layers and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+
+format: $(READY)  ## format the code with ruff
+	@$(BIN)/ruff format . $(ARGS)
 
 kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
 	@$(BIN)/python -m pytest -m kafka $(ARGS)

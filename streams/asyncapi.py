@@ -1,5 +1,6 @@
 """The AsyncAPI 3.0 document: topics, messages and their schemas, generated from the code that reads and writes them."""
 
+import inspect
 from enum import StrEnum
 from typing import Any
 
@@ -180,7 +181,7 @@ def _schemas() -> _Json:
     _, schemas = msgspec.json.schema_components(events.EVENTS, ref_template="#/components/schemas/{name}")
     for (kind, name), words in _WORDS.items():
         schemas[kind]["properties"][name]["x-values"] = [word.value for word in words]
-    made = _in_ecma(schemas)
+    made = _without_indentation(_in_ecma(schemas))
     assert isinstance(made, dict)
     return made
 
@@ -193,3 +194,15 @@ def _in_ecma(node: Any) -> Any:
             for name, value in node.items()
         }
     return [_in_ecma(item) for item in node] if isinstance(node, list) else node
+
+
+def _without_indentation(node: Any) -> Any:
+    """Descriptions come from docstrings, whose indentation Python keeps before 3.13 and strips since."""
+    if isinstance(node, dict):
+        return {
+            name: inspect.cleandoc(value).rstrip()
+            if name == "description" and isinstance(value, str)
+            else _without_indentation(value)
+            for name, value in node.items()
+        }
+    return [_without_indentation(item) for item in node] if isinstance(node, list) else node

@@ -1,5 +1,6 @@
 """The AsyncAPI document: well formed, complete, and the one that is committed."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +109,20 @@ def test_a_prefix_is_part_of_every_address(config: Config) -> None:
 
     assert all(channel["address"].startswith("eu1.orders.") for channel in made["channels"].values())
     assert made["channels"]["retry"]["parameters"] == asyncapi.document(config)["channels"]["retry"]["parameters"]
+
+
+def test_the_document_does_not_depend_on_how_the_interpreter_keeps_docstrings(
+    config: Config, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13 and newer strip the indentation of a docstring; older ones keep it."""
+    kinds = {kind for event in events.EVENTS for kind in event.__mro__ if kind.__module__ == events.__name__}
+    for kind in kinds:
+        if kind.__doc__:
+            monkeypatch.setattr(kind, "__doc__", inspect.cleandoc(kind.__doc__) + "\n")
+    stripped = asyncapi.text(asyncapi.document(config))
+    for kind in kinds:
+        if kind.__doc__:
+            monkeypatch.setattr(kind, "__doc__", kind.__doc__.replace("\n", "\n    "))
+
+    assert stripped == asyncapi.text(document)
+    assert asyncapi.text(asyncapi.document(config)) == asyncapi.text(document)

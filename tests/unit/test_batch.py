@@ -1,6 +1,7 @@
 """Calls that share a batch: how they gather, and that none waits for ever."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,11 +39,21 @@ async def test_what_comes_while_a_batch_gathers_goes_with_it(executor: ThreadPoo
 
 @pytest.mark.parametrize("gather_s", [0.0, 30.0])
 async def test_whoever_waits_when_the_worker_stops_is_told(executor: ThreadPoolExecutor, gather_s: float) -> None:
-    batcher = Batcher(Statement(), lambda item: 0, executor, gather_s=gather_s)
+    """The statement is held until the batcher is cancelled: otherwise the first one may already have its outcome."""
+    cancelled = threading.Event()
+
+    def held(items: Sequence[int]) -> Sequence[int]:
+        assert cancelled.wait(30)
+        return items
+
+    batcher = Batcher(held, lambda item: 0, executor, gather_s=gather_s)
     calls = [asyncio.create_task(batcher(item)) for item in range(3)]
     await asyncio.sleep(0)
     assert batcher._runner is not None
     await asyncio.sleep(0)  # it has begun
     batcher._runner.cancel()
-    outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+    try:
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+    finally:
+        cancelled.set()
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
