@@ -5,6 +5,7 @@ import gc
 import math
 import os
 import socket
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,19 +19,20 @@ from agents.domain.routing import Account, Routing
 from agents.gateway.gateway import Down, Lane
 from agents.handlers.context import HandlerContext
 from agents.maintenance.alerts import alerts_forever
+from agents.maintenance.balances import ask_forever
 from agents.maintenance.heartbeat import Heartbeat, release
 from agents.maintenance.kill_switch import Switches
 from agents.maintenance.ledger_watch import LedgerWatch
 from agents.maintenance.sweeper import sweep_forever
 from agents.providers import registry
-from agents.providers.base import Setup
+from agents.providers.base import Money, Setup
 from agents.providers.http import HttpClient
 from agents.runtime import in_flight
 from agents.runtime.guard import Guard, where
 from agents.runtime.watchdog import ANSWER_S, LivenessProbes, StallDetector, Watchdog, stall_timeout_s, within
 from db import identity
 from db.clock import Clock
-from db.control import kill_switch, stored_config, worker_heartbeats
+from db.control import integration_state, kill_switch, stored_config, worker_heartbeats
 from db.control.stock import CodeStock
 from db.engine import connect, reach
 from db.leader import Leader
@@ -55,6 +57,8 @@ _THREADS = 8
 _NEW_OBJECTS = 150_000
 #: The producer sends what came for a partition in this time in one request.
 _LINGER_MS = 20
+#: How often the prices of the stored catalogues are read again.
+_PRICES_EVERY_S = 60.0
 
 
 class _LedgerSources:
@@ -95,6 +99,7 @@ class Parts:
         self._watchdog: Watchdog | None = None
         self._revision = ""
         self._closed = False
+        self._priced_at = float("-inf")
         self._leader = Leader(self._engine, self._executor)
         self._switches = Switches(lambda: kill_switch.states(self._engine), self._leader)
         #: What the agents add to what this worker tells of itself.
@@ -144,6 +149,7 @@ class Parts:
             self.beside(self._switches.follow_forever(deps), "switches"),
             self.beside(self._heart.forever(), "heartbeat"),
             self.beside(self._watch(), "watch"),
+            self.beside(ask_forever(deps, self._leader, self._store_balance), "balances"),
             self.beside(self.watch.forever(), "ledger"),
         ]
         if self._file.alerts.targets:
@@ -243,8 +249,14 @@ class Parts:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
 
+    def _store_balance(self, integration_id: str, money: Money) -> None:
+        integration_state.store_balance(self._engine, integration_id, money.amount, money.currency)
+
     def _follow(self) -> None:
-        """Take over the stored configuration if it changed."""
+        """Take over the stored configuration if it changed, and the catalogues' prices now and then."""
+        if time.monotonic() - self._priced_at > _PRICES_EVERY_S:
+            self._priced_at = time.monotonic()
+            self.deps.catalogue_prices = queries.catalogue_prices(self._engine)
         revision = stored_config.revision(self._engine)
         if revision == self._revision:
             return
@@ -312,10 +324,11 @@ class Parts:
         return lane
 
     def _on_down(self, down: Down) -> None:
-        """Tell once per hour and integration that a lane closed itself."""
-        log.warning("lane closed", integration=down.integration_id, error=down.message)
+        """Raise attention once per hour and integration when its circuit breaker opens."""
+        log.warning("circuit breaker opened", integration=down.integration_id, error=down.message)
+        code = AttentionCode.ACCESS_REFUSED if down.access else AttentionCode.INTEGRATION_DOWN
         attention = Attention(
-            code=AttentionCode.INTEGRATION_DOWN.value,
+            code=code.value,
             message=down.message,
             since=down.since,
             integration_id=down.integration_id,

@@ -60,7 +60,8 @@ update orders o set version = i.version, status = i.status, external_status = i.
         else array(select json_array_elements_text(i.pins)) end,
     cost_amount = coalesce(i.cost_amount, o.cost_amount), cost_currency = coalesce(i.cost_currency, o.cost_currency),
     last_sync_at = case when i.reason = 'provider' then i.occurred_at else o.last_sync_at end,
-    completed_at = case when i.external_status in ('completed', 'failed') then i.occurred_at end,
+    completed_at = case when i.reason = 'reversal' then o.completed_at
+        when i.external_status in ('completed', 'failed') then i.occurred_at end,
     updated_at = now()
 from input i where o.tenant_id = i.tenant_id and o.order_id = i.order_id and i.version > o.version"""
 

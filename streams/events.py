@@ -94,7 +94,9 @@ class Referenced(Event, frozen=True, kw_only=True):
     provider_balance: Amount | None = None
 
     def identity(self) -> tuple[object, ...]:
-        return (self.tenant_id, self.order_id, self.attempt)
+        """What is learned later, the provider's id or another cost, is another fact with another id."""
+        later = () if self.external_order_id is None and self.cost is None else (self.external_order_id, str(self.cost))
+        return (self.tenant_id, self.order_id, self.attempt, *later)
 
 
 class Check(Event, frozen=True, kw_only=True):
@@ -133,6 +135,8 @@ class StatusChanged(Event, frozen=True, kw_only=True):
     message: str | None = None
     pins: list[str] | None = None
     cost: Amount | None = None
+    delivered_quantity: int | None = None
+    refunded: Amount | None = None
 
     def identity(self) -> tuple[object, ...]:
         return (self.tenant_id, self.order_id, self.version)

@@ -141,4 +141,7 @@ class AttentionCode(StrEnum):
     INTEGRATION_DOWN = "integration_down"
     DEAD_LETTER = "dead_letter"
     LEDGER_BEHIND = "ledger_behind"  # the database went back in time: nothing is sent until `orderwatch db recover`
+    ACCESS_REFUSED = "access_refused"  # the provider refuses the account, the balance question included
+    REFUSED_REPEATEDLY = "refused_repeatedly"  # the same order was sent several times and always refused without proof
+    COST_CHANGED = "cost_changed"  # a cost far from the expected one, or above the mapping's limit
     PARTLY_DELIVERED = "partly_delivered"  # some units of a quantity came, the rest was refused

@@ -429,6 +429,18 @@ _CODES: Mapping[str, tuple[str, str]] = {
         "decide with the shop what the buyer gets",
     ),
     AttentionCode.LOW_BALANCE: ("the account has too little balance", "top up the account"),
+    AttentionCode.ACCESS_REFUSED: (
+        "the provider refuses our access",
+        "repair credentials, API permission or the allowed IP address",
+    ),
+    AttentionCode.REFUSED_REPEATEDLY: (
+        "it was sent several times, and no answer proved anything",
+        "look for it in the provider's panel, then place it again, send it elsewhere or cancel it",
+    ),
+    AttentionCode.COST_CHANGED: (
+        "it costs more than the mapping allows",
+        "raise max_cost of the mapping, or change the route",
+    ),
     AttentionCode.INTEGRATION_DOWN: ("its integration does not work", "repair the access to the integration"),
 }
 

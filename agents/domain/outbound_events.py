@@ -33,7 +33,7 @@ def events_between(before: OrderState, now: OrderState, tier_of: TierOf, at: dat
     told: list[Outgoing] = []
     for row in now.attempts:
         old = known.get(row.attempt)
-        if row.state in PLACED and (old is None or old.state not in PLACED):
+        if row.state in PLACED and (old is None or old.state not in PLACED or _facts(row) != _facts(old)):
             told.append(_referenced(now.order, row))
     old_raised = {(r.code, r.discriminator) for r in before.order.raised}
     told += _attention(now.order, lambda code, which: (code, which) not in old_raised)
@@ -68,6 +68,11 @@ def all_events(state: OrderState, tier_of: TierOf, at: datetime, line: int | Non
 def due_intent(row: Attempt, at: datetime) -> bool:
     """True for an attempt that may be sent right now."""
     return row.state is S.INTENT and (row.next_check_at is None or row.next_check_at <= at)
+
+
+def _facts(row: Attempt) -> tuple[object, ...]:
+    """What a reference event says besides the reference."""
+    return (row.external_order_id, row.cost_amount, row.cost_currency)
 
 
 def _referenced(order: Order, row: Attempt) -> Outgoing:

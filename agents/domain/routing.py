@@ -121,6 +121,7 @@ def mapping_doc(mapping: Any) -> dict[str, Any]:
         "provider_package_id": mapping.provider_package_id,
         "delivers_pin": mapping.delivers_pin,
         "params": dict(mapping.params),
+        **({"pin_pattern": mapping.pin_pattern} if mapping.pin_pattern else {}),
         **mapping.wire,
     }
 

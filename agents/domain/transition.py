@@ -36,6 +36,12 @@ PLACED = frozenset({S.ACCEPTED, S.COMPLETED, S.FAILED})
 #: After this many questions without evidence a person is told about an unknown outcome.
 TELL_AFTER_CHECKS = 5
 
+#: A line is sent again so often when an answer came each time and none of them proved anything; then a person decides.
+MOST_RESENDS = 3
+
+#: A reference that a provider takes twice is sent so often at the most.
+MOST_SENDS = 5
+
 
 def closed(order: Order) -> bool:
     """True when nothing more is bought or asked by itself: at its end, or past its deadline."""
@@ -45,6 +51,13 @@ def closed(order: Order) -> bool:
 def nothing_bought(row: Attempt) -> bool:
     """True for an attempt that ended without an order and without a word against the order: its line may go on."""
     return row.state is S.NOT_SENT or (row.state is S.REJECTED and row.refusal == Refusal.ACCESS)
+
+
+def delivered(row: Attempt) -> int:
+    """Units of an attempt that reached the buyer."""
+    if (units := row.evidence.get("delivered")) is not None:
+        return int(units)
+    return row.quantity if row.state is S.COMPLETED else 0
 
 
 class OrderTransition:
@@ -57,6 +70,7 @@ class OrderTransition:
         self.order: Order = msgspec.structs.replace(state.order, raised=list(state.order.raised))
         self.attempts = {a.attempt: a for a in state.attempts}
         self.changed: set[int] = set()
+        self.progress = False
         self.steps: list[Step] = []
         self.reopened = False
 
@@ -104,6 +118,8 @@ class OrderTransition:
         account = self.routing.accounts.get(row.integration_id)
         if account is None or not account.profile.watch or schedule.watch_for_s <= 0:
             return
+        if not account.profile.look_up and row.state in (S.NOT_SENT, S.REJECTED):
+            return  # only a look-up could tell
         until = row.watch_until or self.now + timedelta(seconds=schedule.watch_for_s)
         self.set(number, watch_until=until)
         if self.now + timedelta(seconds=schedule.watch_every_s) <= until:
@@ -175,7 +191,7 @@ class OrderTransition:
         """The finished change; says a new status when the attempts add up to another one than before."""
         external = self._external()
         before = self.order.external_status
-        if external is not before:
+        if external is not before or self.progress:
             self.set_status(external, reason, message, attempt)
         if closed(self.order):
             for row in list(self.attempts.values()):  # past the deadline only people ask
@@ -203,12 +219,13 @@ class OrderTransition:
         order.version += 1
         order.external_status = external
         order.status = buyer_status(external)
-        order.finished_at = self.now if external in TERMINAL else None
+        order.finished_at = (order.finished_at or self.now) if external in TERMINAL else None
         if external in TERMINAL:
             order.waiting, order.waiting_since, order.next_check_at = None, None, None
         rows = list(self.attempts.values())
         row = self.attempts.get(number) if number else (rows[-1] if rows else None)
-        pins = [pin for r in rows if r.state is S.COMPLETED for pin in r.pins]
+        pins = [pin for r in rows if delivered(r) for pin in r.pins]
+        units = sum(delivered(r) for r in rows)
         event = StatusChanged(
             order_id=order.order_id,
             tenant_id=order.tenant_id,
@@ -223,8 +240,10 @@ class OrderTransition:
             integration_id=row.integration_id if row else None,
             provider_referans=row.reference if row else None,
             message=message or None,
-            pins=pins if external is ExternalStatus.COMPLETED and pins else None,
+            pins=pins if (external is ExternalStatus.COMPLETED or self.progress) and pins else None,
             cost=_total(rows),
+            delivered_quantity=units or None,
+            refunded=_refunded(rows),
         )
         order.last_event = msgspec.to_builtins(event, builtin_types=(), str_keys=True)
         order.last_event_at = self.now
@@ -421,23 +440,32 @@ def on_placement_answer(
             draft.move(number, S.ACCEPTED, **fields)
             draft.schedule(number, schedule.first_after_s)
         case Placed.COMPLETED:
-            _delivered(draft, number, fields, answer.pins, schedule)
+            _delivered(draft, number, fields, answer, schedule)
         case Placed.REFUSED_AFTER_ACCEPT:
             draft.move(number, S.FAILED, **fields)
             draft.watch(number, schedule)
             line_failed(draft, row)
             return draft.change(StatusReason.REFUSED, answer.message, number)
+        case Placed.REJECTED if not answer.listed and row.sends > 1:
+            # A repeat that is refused in words of no table: the send before it may be what it is refused for.
+            draft.move(number, S.UNKNOWN, **fields)
+            schedule_look_up(draft, number, again_s)
         case Placed.REJECTED:
             draft.move(number, S.REJECTED, refusal=(answer.reason or Refusal.OTHER).value, **fields)
-            _refused(draft, row, answer.reason or Refusal.OTHER, answer.message, schedule)
+            _refused(draft, draft[number], answer, schedule)
             return draft.change(StatusReason.REFUSED, answer.message, number)
         case Placed.NOT_SENT | Placed.RETRY_LATER if answer.kind is Placed.NOT_SENT or closed(draft.order):
             draft.move(number, S.NOT_SENT, **fields)
             retry_line(draft, row, schedule, answer.message)
         case Placed.RETRY_LATER:
             draft.move(number, S.INTENT, **fields)
-            draft.schedule(number, schedule.retry_after_s(answer.retry_after_s, schedule.requeue_s))
+            draft.schedule(number, schedule.retry_after_s(answer.retry_after_s, again_s))
+            if row.sends >= MOST_SENDS:
+                message = f"attempt {number}: {row.integration_id} puts it off each time: {answer.message}"
+                draft.raise_attention(AttentionCode.REFUSED_REPEATEDLY, message, discriminator=str(number))
         case Placed.DUPLICATE | Placed.AMBIGUOUS:
+            if "network" not in answer.flags:
+                fields["evidence"] = {**draft[number].evidence, "answered": answer.message or answer.kind.value}
             draft.move(number, S.UNKNOWN, **fields)
             schedule_look_up(draft, number, again_s)
     return draft.change(StatusReason.PROVIDER, answer.message, number)
@@ -458,7 +486,7 @@ def _late(
     if bought and row.state is S.UNKNOWN:
         fields = _facts(draft[row.attempt], answer)
         if answer.kind is Placed.COMPLETED:
-            _delivered(draft, row.attempt, fields, answer.pins, schedule)
+            _delivered(draft, row.attempt, fields, answer, schedule)
         else:
             draft.move(row.attempt, S.ACCEPTED, **fields)
             draft.schedule(row.attempt, schedule.first_after_s)
@@ -505,7 +533,8 @@ def on_status_answer(
         return None
     draft = OrderTransition(state, routing, now, actor)
     draft.set(number, checks=row.checks + 1, evidence=_evidence(row, answer, now))
-    if answer.kind is not Seen.PENDING or not row.evidence.get("processing"):
+    settled = row.state not in (S.ACCEPTED, S.UNKNOWN)
+    if answer.kind is not Seen.PENDING or settled or not row.evidence.get("processing"):
         draft.step(
             "checked",
             number,
@@ -531,13 +560,16 @@ def on_status_answer(
 
 
 def _seen_accepted(draft: OrderTransition, row: Attempt, answer: StatusAnswer, schedule: Schedule) -> None:
-    if answer.kind is Seen.SUCCEEDED:
-        _delivered(draft, row.attempt, _facts(row, answer), answer.pins, schedule)
+    if answer.kind in (Seen.SUCCEEDED, Seen.PARTIAL):
+        _delivered(draft, row.attempt, _facts(row, answer), answer, schedule)
     elif answer.kind is Seen.FAILED:
         draft.move(row.attempt, S.FAILED, **_facts(row, answer))
         draft.watch(row.attempt, schedule)
         line_failed(draft, row)
     else:
+        if answer.kind is Seen.NOT_FOUND or "negative" in answer.flags:
+            message = f"attempt {row.attempt}: {row.integration_id} accepted it and does not know it any more"
+            draft.raise_attention(AttentionCode.UNRECOGNISED_ANSWER, message, discriminator=f"{row.attempt}:forgotten")
         if answer.kind is Seen.PENDING:
             draft.set(row.attempt, evidence={**row.evidence, "processing": True}, **_facts(row, answer))
         draft.schedule(row.attempt, schedule.retry_after_s(answer.retry_after_s, schedule.backoff_s(row.checks)))
@@ -548,8 +580,8 @@ def _seen_unknown(draft: OrderTransition, row: Attempt, answer: StatusAnswer, sc
         case Seen.PENDING:
             draft.move(row.attempt, S.ACCEPTED, **_facts(row, answer), evidence={**row.evidence, "processing": True})
             draft.schedule(row.attempt, schedule.backoff_s(1))
-        case Seen.SUCCEEDED:
-            _delivered(draft, row.attempt, _facts(row, answer), answer.pins, schedule)
+        case Seen.SUCCEEDED | Seen.PARTIAL:
+            _delivered(draft, row.attempt, _facts(row, answer), answer, schedule)
         case Seen.FAILED:
             draft.move(row.attempt, S.FAILED, **_facts(row, answer))
             draft.watch(row.attempt, schedule)
@@ -600,7 +632,7 @@ def last_sent_at(row: Attempt) -> datetime | None:
 def may_repeat(routing: Routing, row: Attempt, now: datetime) -> bool:
     """True where the provider promises that this reference, sent again, buys at most once."""
     account = routing.accounts.get(row.integration_id)
-    if account is None or not account.profile.repeat_safe:
+    if account is None or not account.profile.repeat_safe or row.sends >= MOST_SENDS:
         return False
     limit_s = account.profile.repeat_safe_for_s
     return limit_s is None or row.sent_at is None or (now - row.sent_at).total_seconds() < limit_s
@@ -624,28 +656,50 @@ def schedule_look_up(draft: OrderTransition, number: int, delay_s: float) -> Non
 
 
 def _delivered(
-    draft: OrderTransition, number: int, fields: dict[str, Any], pins: tuple[str, ...], schedule: Schedule
+    draft: OrderTransition, number: int, fields: dict[str, Any], answer: PlacedAnswer | StatusAnswer, schedule: Schedule
 ) -> None:
+    """The provider says done. What the customer does not have in hand is asked about on, and told to a person."""
     row = draft[number]
-    if row.delivers_pin and not pins:
-        # The provider says done, the customer has nothing in hand: keep asking, and tell.
-        if row.state is not S.ACCEPTED:
-            draft.move(number, S.ACCEPTED, **fields)
-        draft.set(number, evidence={**draft[number].evidence, "processing": True, "pin_missing": True})
-        draft.schedule(number, schedule.backoff_s(max(row.checks, 1)))
-        draft.raise_attention(
-            AttentionCode.PIN_MISSING,
-            f"attempt {number}: the provider says completed and gave no PIN",
-            discriminator=str(number),
-        )
+    pins = list(answer.pins)
+    held = "pin_mismatch" in answer.flags or (row.delivers_pin and not pins)
+    units = answer.delivered if answer.delivered is not None else (len(pins) if row.delivers_pin else row.quantity)
+    partial = answer.kind is Seen.PARTIAL or units < row.quantity
+    if not held and not partial:
+        evidence = {name: value for name, value in draft[number].evidence.items() if name != "delivered"}
+        draft.move(number, S.COMPLETED, **{**fields, "pins": pins, "evidence": evidence})
+        draft.watch(number, schedule)
+        line_failed(draft, row)
         return
-    draft.move(number, S.COMPLETED, **{**fields, "pins": list(pins)})
-    draft.watch(number, schedule)
-    line_failed(draft, row)
+    if row.state is not S.ACCEPTED:
+        draft.move(number, S.ACCEPTED, **fields)
+    before = delivered(row)
+    evidence = {**draft[number].evidence, "processing": True, "pin_missing": held}
+    if not held:
+        evidence["delivered"] = units
+        draft.progress = units > before
+    refunded = answer.refunded
+    if refunded is not None:
+        evidence["refunded"] = {"amount": str(refunded.amount), "currency": refunded.currency}
+    draft.set(number, evidence=evidence, **({"pins": pins} if pins else {}))
+    if answer.kind is Seen.PARTIAL:
+        draft.set(number, next_check_at=None, check_number=draft[number].check_number + 1)
+    else:
+        draft.schedule(number, schedule.backoff_s(max(row.checks, 1)))
+    if held:
+        what = "gave a code that does not look like one" if pins else "gave no PIN"
+        message = f"attempt {number}: the provider says completed and {what}"
+        draft.raise_attention(AttentionCode.PIN_MISSING, message, discriminator=str(number))
+    else:
+        message = f"attempt {number}: {units} of {row.quantity} units were delivered"
+        draft.raise_attention(AttentionCode.PARTLY_DELIVERED, message, discriminator=f"{number}:{units}")
 
 
-def _refused(draft: OrderTransition, row: Attempt, reason: Refusal, message: str, schedule: Schedule) -> None:
-    """A plain refusal: certainly no order there. Another integration where the profile allows it, else the end."""
+def _refused(draft: OrderTransition, row: Attempt, answer: PlacedAnswer, schedule: Schedule) -> None:
+    """A plain refusal: certainly no order there. Another integration where the profile allows it, else the end.
+
+    A refusal of no table is watched like a settled attempt, and nothing is bought elsewhere because of it.
+    """
+    reason, message = answer.reason or Refusal.OTHER, answer.message
     if reason is Refusal.PACKAGE:
         draft.raise_attention(
             AttentionCode.NO_MAPPING,
@@ -655,6 +709,10 @@ def _refused(draft: OrderTransition, row: Attempt, reason: Refusal, message: str
     if reason is Refusal.ACCESS:
         # The account is locked out: that says nothing about the order, so it waits instead of failing.
         retry_line(draft, row, schedule, message, elsewhere=False)
+        return
+    if not answer.listed:
+        draft.watch(row.attempt, schedule)
+        line_failed(draft, row)
         return
     account = draft.routing.accounts.get(row.integration_id)
     tried = frozenset(r.integration_id for r in draft.attempts.values() if r.line == row.line and r.state is S.REJECTED)
@@ -684,6 +742,10 @@ def retry_line(
         if r.state is not S.NOT_SENT and r.refusal != Refusal.ACCESS:
             break
         in_vain += 1
+    if sum(r.refusal == Refusal.ACCESS or "answered" in r.evidence for r in mine) >= MOST_RESENDS:
+        what = f"{row.integration_id} was asked {len(mine)} times and never took it: {message}"
+        draft.block(Waiting(AttentionCode.REFUSED_REPEATEDLY, what))
+        return
     found: list[Attempt] | Waiting | None = None
     if elsewhere and in_vain == 1:
         found = draft.routing.following(draft.order, row, skip=refused_at | {row.integration_id})
@@ -711,25 +773,24 @@ def _seen_settled(draft: OrderTransition, row: Attempt, answer: StatusAnswer, sc
     """The watch after the end: contrary evidence raises attention and settles nothing."""
     draft.set(row.attempt, next_check_at=None, check_number=row.check_number + 1)
     contrary = {
-        S.COMPLETED: {Seen.FAILED},
+        S.COMPLETED: {Seen.FAILED, Seen.PENDING, Seen.PARTIAL},
         S.FAILED: {Seen.SUCCEEDED},
         S.NOT_SENT: {Seen.SUCCEEDED, Seen.PENDING},
         S.REJECTED: {Seen.SUCCEEDED, Seen.PENDING},
     }
     if answer.kind in contrary.get(row.state, set()):
         _contradiction(draft, row, f"the provider now says {answer.kind.value}")
-    else:
-        draft.watch(row.attempt, schedule)
+    draft.watch(row.attempt, schedule)
 
 
 def _contradiction(draft: OrderTransition, row: Attempt, what: str) -> None:
     others = [r for r in draft.attempts.values() if r.attempt != row.attempt and (r.live or r.state is S.COMPLETED)]
     also = f"; attempt {others[-1].attempt} at {others[-1].integration_id} is {others[-1].state}" if others else ""
-    draft.raise_attention(
-        AttentionCode.REVERSAL,
-        f"attempt {row.attempt} at {row.integration_id} was settled as {row.state}, but {what}{also}",
-        discriminator=f"{row.attempt}:{what}",
-    )
+    message = f"attempt {row.attempt} at {row.integration_id} was settled as {row.state}, but {what}{also}"
+    known = len(draft.order.raised)
+    draft.raise_attention(AttentionCode.REVERSAL, message, discriminator=f"{row.attempt}:{what}")
+    if len(draft.order.raised) > known:
+        draft.set_status(draft.order.external_status, StatusReason.REVERSAL, message, row.attempt)
 
 
 # -- time and people ------------------------------------------------------------------------------------------------
@@ -811,6 +872,14 @@ def _total(rows: Iterable[Attempt]) -> Amount | None:
         return None
     total = sum((amount or Decimal(0) for amount, _ in costs), Decimal(0))
     return Amount(amount=total, currency=str(costs[0][1]))
+
+
+def _refunded(rows: Iterable[Attempt]) -> Amount | None:
+    """What the provider gave back, when every part is in one currency."""
+    parts = [r.evidence["refunded"] for r in rows if r.evidence.get("refunded")]
+    if not parts or len({part["currency"] for part in parts}) != 1:
+        return None
+    return Amount(amount=sum((Decimal(p["amount"]) for p in parts), Decimal(0)), currency=parts[0]["currency"])
 
 
 def _money_text(money: Money | None) -> str | None:

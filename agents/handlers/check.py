@@ -9,6 +9,7 @@ import structlog
 from agents.domain import transition
 from agents.domain.routing import Account
 from agents.gateway.gateway import Busy
+from agents.handlers import account_watch
 from agents.handlers.context import HandlerContext, commit, publish, republish, require
 from agents.handlers.dispatch import defer, place, place_due, reroute
 from agents.providers.base import Ask, Seen
@@ -214,4 +215,5 @@ async def ask(deps: HandlerContext, state: OrderState, row: Attempt, *, look_up:
 
     after = await commit(deps, state, decided)
     await publish(deps, state, after)
+    await account_watch.on_cost(deps, after, row, answer.cost)
     return await place_due(deps, after)

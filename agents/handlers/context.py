@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 import structlog
 
@@ -42,6 +43,9 @@ class HandlerContext:
     tiers: tuple[float, ...] = ()
     name: str = "worker"
     told: set[tuple[str, str]] = field(default_factory=set)
+    #: What one unit cost last, by (integration, tenant, package); by the catalogue, (integration, provider's package).
+    unit_costs: dict[tuple[str, str, str], Decimal] = field(default_factory=dict)
+    catalogue_prices: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
     #: Orders that the shop made before this instant may have been sent by a ledger that is lost.
     look_first_before: Callable[[], datetime | None] = lambda: None
     #: Why nothing may be written or sent; empty when it may. See ``agents.maintenance.ledger_watch``.

@@ -18,6 +18,7 @@ from agents.domain import transition
 from agents.domain.routing import Account, Waiting, facts_of, facts_of_event
 from agents.domain.schedule import tier_within
 from agents.gateway.gateway import Busy, Lane
+from agents.handlers import account_watch
 from agents.handlers.context import HandlerContext, commit, due, publish, republish, require
 from agents.providers.base import PlacedAnswer
 from agents.providers.http import instant_s, sending_until
@@ -187,6 +188,8 @@ async def place(deps: HandlerContext, state: OrderState, row: Attempt) -> OrderS
     sender = _sender(deps, row)
     if sender is None:
         return await _switched_off(deps, state, row)
+    if why := account_watch.over_limit(deps, state, row):
+        return await defer(deps, state, number, why, AttentionCode.COST_CHANGED, after_s=_SWITCHED_OFF_S)
     try:
         async with sender.lane.slot():
             if _sender(deps, row) is None:
@@ -237,7 +240,7 @@ async def _answered(
         keep=True,
     )
     await publish(deps, before, after)
-    await _watch_balance(deps, row.integration_id, answer)
+    await account_watch.on_placement(deps, after, row, answer)
     return after
 
 
@@ -245,33 +248,6 @@ async def _switched_off(deps: HandlerContext, state: OrderState, row: Attempt) -
     """It waits, comes back now and then, and is woken when the integration is on again."""
     why = f"integration {row.integration_id} is switched off"
     return await defer(deps, state, row.attempt, why, AttentionCode.INTEGRATION_DISABLED, after_s=_SWITCHED_OFF_S)
-
-
-async def _watch_balance(deps: HandlerContext, integration_id: str, answer: PlacedAnswer) -> None:
-    """A balance (or a stock of codes) that runs low is told once per day and integration."""
-    integration = deps.config.integration(integration_id)
-    if integration is None:
-        return
-    balance, least = answer.balance, integration.low_balance
-    if balance is not None and least is not None and balance.amount < least:
-        what = f"balance {balance.amount} {balance.currency} is below {least}"
-    elif "low_stock" in answer.flags:
-        what = answer.raw
-    else:
-        return
-    now = deps.clock.now()
-    day = f"{now:%Y-%m-%d}"
-    if (integration_id, day) in deps.told:
-        return
-    deps.told.add((integration_id, day))
-    attention = Attention(
-        code=AttentionCode.LOW_BALANCE.value,
-        message=f"{integration_id}: {what}",
-        since=now,
-        integration_id=integration_id,
-        discriminator=day,
-    )
-    await deps.emitter.send([message(attention, "orders.attention", at=now)])
 
 
 async def defer(

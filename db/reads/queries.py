@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -337,6 +338,16 @@ def integration_states(engine: sa.Engine) -> dict[str, Row]:
     """Last known balance and catalogue per integration."""
     with answering(), engine.connect() as connection:
         return {row["integration_id"]: row for row in _all(connection, sa.select(m.integration_state))}
+
+
+def catalogue_prices(engine: sa.Engine) -> dict[tuple[str, str], Decimal]:
+    """Price of one unit by (integration, the provider's package id), from the last catalogues."""
+    text = """
+select s.integration_id, c ->> 'package_id', cast(split_part(c ->> 'price', ' ', 1) as numeric)
+from integration_state s, jsonb_array_elements(
+    case when jsonb_typeof(s.catalogue) = 'array' then s.catalogue else '[]' end) c where c ->> 'price' is not null"""
+    with answering(), engine.connect() as connection:
+        return {(row[0], row[1]): row[2] for row in connection.execute(sa.text(text))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,19 +181,11 @@ class Judge:
         """What the ledger says was said to everybody else: on the topics and in the views."""
         order = state.order
         log = self._world.log
-        said = {topic: {r.ce_id for r in log.records(topic)} for topic in ("orders.referenced", "orders.attention")}
+        said = {"orders.attention": {r.ce_id for r in log.records("orders.attention")}}
+        references = (decode(Referenced, record.value) for record in log.records("orders.referenced"))
+        referenced = {(event.tenant_id, event.order_id, event.attempt) for event in references}
         for row in state.attempts:
-            reference = Referenced(
-                order_id=order.order_id,
-                tenant_id=order.tenant_id,
-                attempt=row.attempt,
-                integration_id="",
-                provider="",
-                provider_referans="",
-                external_status="",
-                sent_at=order.accepted_at,
-            )
-            if row.state in PLACED and event_id(reference) not in said["orders.referenced"]:
+            if row.state in PLACED and (*order.key, row.attempt) not in referenced:
                 self._no(f"{order.order_id}/{row.attempt}: {row.state}, and no reference event was written")
         for raised in order.raised:
             attention = Attention(

@@ -20,6 +20,7 @@ from streams.config.types import (
     Name,
     Number,
     PackageId,
+    Pattern,
     PositiveSeconds,
     Prefix,
     Rate,
@@ -140,6 +141,9 @@ class ChecksConfig(Block):
     on_deadline: Literal["attention", "fail"] = Field(
         default="attention", description="an order past its deadline waits for a person, or fails"
     )
+    balance_every: Seconds = Field(
+        default=600.0, description="how often each account is asked for its balance; `0s` switches it off"
+    )
     sweep_every: PositiveSeconds = Field(default=300.0, description="how often overdue checks are looked for")
     sweep_batch: Whole = Field(default=100, ge=1, description="rows read at a time by the sweep")
     sweep_slack: Seconds = Field(default=60.0, description="a check is overdue when it is late by more than this")
@@ -169,6 +173,9 @@ class DispatchConfig(Block):
         gt=0,
         le=1,
         description="share of the events in a window that may become dead letters; above it the worker stops",
+    )
+    cost_factor: Number = Field(
+        default=3.0, gt=1, description="a cost this many times above or below the expected one raises attention"
     )
     poison_retries: Whole = Field(
         default=3, ge=0, description="further tries of an event whose handler failed, before it is dead-lettered"
@@ -299,6 +306,12 @@ class MappingConfig(CatalogueBlock):
     provider_package_id: Name = Field(description="the provider's id of it")
     delivers_pin: Flag = Field(default=False, description="the provider answers with a PIN for the customer")
     cost: MoneyAmount | None = Field(default=None, description="expected cost in the integration's currency")
+    max_cost: MoneyAmount | None = Field(
+        default=None, description="nothing is sent while the catalogue or the last order says that one unit costs more"
+    )
+    pin_pattern: Pattern | None = Field(
+        default=None, description="regular expression of a whole PIN; another one is held for a person"
+    )
     params: dict[str, Text] = Field(
         default_factory=dict, description="wire parameter: template, such as `{user_identifier}` or `{params.server}`"
     )

@@ -113,6 +113,15 @@ def _package_id(value: Any) -> str:
     return text if len(text) <= 200 else _wrong("at most 200 characters")
 
 
+def _pattern(value: Any) -> str:
+    text = _name(value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        _wrong(f"a regular expression ({error})")
+    return text
+
+
 def _currency(value: Any) -> str:
     text = _text(value)
     return text if re.match(r"[A-Z]{3}\Z", text) else _wrong("an ISO currency like TRY")
@@ -136,6 +145,7 @@ MoneyAmount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0), Kind("d
 Flag = Annotated[bool, BeforeValidator(_flag), Kind("true or false")]
 Text = Annotated[str, BeforeValidator(_text), Kind("text")]
 Name = Annotated[str, BeforeValidator(_name), Kind("text")]
+Pattern = Annotated[str, BeforeValidator(_pattern), Kind("regular expression")]
 Id = Annotated[str, BeforeValidator(_id), Kind("id")]
 PackageId = Annotated[str, BeforeValidator(_package_id), Kind("text")]
 Currency = Annotated[str, BeforeValidator(_currency), Kind("ISO currency")]

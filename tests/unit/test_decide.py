@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from agents.domain.routing import Routing, Waiting, facts_of
 from agents.providers.base import Money, Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
 from db.rows import Attempt, Change, OrderState
 from streams.order import AttemptState, AttentionCode, ExternalStatus, Status
-from tests.fakes import NOW, REPEATABLE, SCHEDULE, account, config, order, routing
+from tests.fakes import CAREFUL, NOW, REPEATABLE, SCHEDULE, account, config, order, routing
 
 S = AttemptState
 E = ExternalStatus
@@ -156,11 +157,54 @@ def test_both_integrations_refusing_ends_the_order() -> None:
 def test_a_locked_account_keeps_the_order_and_never_falls_back() -> None:
     made = routing()
     state = at(made, S.SENDING)
-    for number in range(1, 6):
+    for number in range(1, 3):
         state = placed(state, made, PlacedAnswer(Placed.REJECTED, reason=Refusal.ACCESS), number)
         assert {a.integration_id for a in state.attempts} == {"one"}
         assert (delay(state, number + 1) or 0) >= 5.0 and state.order.external_status is E.NOT_SENT
         state = sending(state, made, number + 1)
+    state = placed(state, made, PlacedAnswer(Placed.REJECTED, reason=Refusal.ACCESS), 3)
+    assert len(state.attempts) == 3 and state.order.external_status is E.NOT_SENT  # a person decides now
+    assert state.order.waiting == AttentionCode.REFUSED_REPEATEDLY
+
+
+def test_an_order_whose_answers_prove_nothing_is_not_sent_without_end() -> None:
+    """A firewall answers 403 each time, the look-up never finds it: three sends, then a person."""
+    page = PlacedAnswer(Placed.AMBIGUOUS, reason=Refusal.ACCESS, tripped=True, flags=("http_403",), message="a page")
+    made = routing(replace(CAREFUL, absent_settle_s=0.0, absent_window_s=0.0, absent_answers=1), fallback=None)
+    state, now = at(made, S.SENDING), 0.0
+    for number in range(1, 4):
+        state = placed(state, made, page, number, now=later(now))
+        state = seen(state, made, Seen.NOT_FOUND, number, now=later(now + 70))
+        now += 1000
+        if number < 3:
+            state = sending(state, made, number + 1, now=later(now))
+    assert [a.state for a in state.attempts] == [S.NOT_SENT] * 3
+    assert state.order.waiting == AttentionCode.REFUSED_REPEATEDLY and state.order.external_status is E.NOT_SENT
+
+
+def test_a_provider_that_cannot_be_reached_is_tried_without_end() -> None:
+    made = routing(fallback=None)
+    state = at(made, S.SENDING)
+    for number in range(1, 8):
+        state = placed(state, made, Placed.NOT_SENT, number)
+        assert state.order.waiting is None
+        state = sending(state, made, number + 1)
+
+
+@pytest.mark.parametrize("reason", [Refusal.OTHER, Refusal.STOCK, Refusal.PACKAGE, Refusal.FUNDS])
+def test_a_refusal_of_no_table_starts_no_fallback_and_is_watched(reason: Refusal) -> None:
+    made = routing()
+    state = placed(at(made, S.SENDING), made, PlacedAnswer(Placed.REJECTED, reason=reason, listed=False))
+    assert len(state.attempts) == 1 and state.order.external_status is E.FAILED and delay(state) == WATCH
+    state = seen(state, made, Seen.SUCCEEDED, now=later(WATCH))
+    assert AttentionCode.REVERSAL in codes(state)
+
+
+def test_a_repeat_refused_in_unknown_words_stays_unknown() -> None:
+    made = routing(REPEATABLE)
+    state = sending(placed(at(made, S.SENDING), made, Placed.RETRY_LATER), made, now=later(10))
+    state = placed(state, made, PlacedAnswer(Placed.REJECTED, reason=Refusal.OTHER, listed=False))
+    assert row(state).state is S.UNKNOWN and state.order.external_status is E.UNKNOWN
 
 
 def test_nothing_sent_tries_the_fallback_once_then_the_primary_after_growing_delays() -> None:
@@ -217,8 +261,9 @@ def test_what_an_answer_tells_is_kept_and_never_overwritten_by_less() -> None:
         (S.UNKNOWN, Seen.QUERY_ERROR, S.UNKNOWN, 30.0, E.UNKNOWN),
         (S.UNKNOWN, Seen.UNRECOGNISED, S.UNKNOWN, 30.0, E.UNKNOWN),
         (S.COMPLETED, Seen.SUCCEEDED, S.COMPLETED, WATCH, E.COMPLETED),
-        (S.COMPLETED, Seen.FAILED, S.COMPLETED, None, E.COMPLETED),  # a reversal: told, never settled
-        (S.FAILED, Seen.SUCCEEDED, S.FAILED, None, E.FAILED),
+        (S.COMPLETED, Seen.FAILED, S.COMPLETED, WATCH, E.COMPLETED),  # a reversal: told, never settled
+        (S.COMPLETED, Seen.PENDING, S.COMPLETED, WATCH, E.COMPLETED),  # withdrawn: it may be cancelled next
+        (S.FAILED, Seen.SUCCEEDED, S.FAILED, WATCH, E.FAILED),
         (S.FAILED, Seen.QUERY_ERROR, S.FAILED, WATCH, E.FAILED),
     ],
 )
@@ -229,8 +274,71 @@ def test_an_answer_to_a_question_moves_the_attempt(
     state = seen(at(made, before), made, answer)
     assert (row(state).state, delay(state), state.order.external_status) == (after, due_s, external)
     told = AttentionCode.REVERSAL in codes(state)
-    assert told == ((before, answer) in ((S.COMPLETED, Seen.FAILED), (S.FAILED, Seen.SUCCEEDED)))
-    assert (AttentionCode.UNRECOGNISED_ANSWER in codes(state)) == (answer is Seen.UNRECOGNISED)
+    reversals = ((S.COMPLETED, Seen.FAILED), (S.COMPLETED, Seen.PENDING), (S.FAILED, Seen.SUCCEEDED))
+    assert told == ((before, answer) in reversals)
+    if told:
+        event = state.order.last_event or {}
+        assert event["reason"] == "reversal" and event["external_status"] == external
+    forgotten = (before, answer) == (S.ACCEPTED, Seen.NOT_FOUND)
+    assert (AttentionCode.UNRECOGNISED_ANSWER in codes(state)) == (answer is Seen.UNRECOGNISED or forgotten)
+
+
+def test_a_reversal_is_published_once_and_keeps_the_end_of_the_order() -> None:
+    made = routing()
+    state = seen(at(made, S.ACCEPTED), made, Seen.SUCCEEDED)
+    ended, version = state.order.finished_at, state.order.version
+    state = seen(state, made, Seen.PENDING, now=later(WATCH))
+    state = seen(state, made, Seen.PENDING, now=later(2 * WATCH))
+    state = seen(state, made, Seen.FAILED, now=later(3 * WATCH))
+    assert state.order.finished_at == ended and state.order.version == version + 2
+    assert codes(state) == [AttentionCode.REVERSAL, AttentionCode.REVERSAL]
+    assert (state.order.last_event or {})["external_status"] == "completed"
+
+
+class TestPartialDelivery:
+    """Fewer units than ordered, whatever the provider calls it."""
+
+    def codes_of(self, *pins: str, kind: Seen = Seen.SUCCEEDED, **more: Any) -> OrderState:
+        made = routing(REPEATABLE, delivers_pin=True)
+        state = sending(opened(made, quantity=3), made)
+        state = placed(state, made, Placed.ACCEPTED)
+        return seen(state, made, StatusAnswer(kind, pins=pins, **more))
+
+    @pytest.mark.parametrize(
+        ("state", "due_s"),
+        [
+            (lambda self: self.codes_of("a", "b"), 30.0),
+            (lambda self: self.codes_of("a", "b", delivered=2), 30.0),
+            (lambda self: self.codes_of("a", "b", delivered=2, kind=Seen.PARTIAL), None),
+        ],
+        ids=["fewer codes", "a smaller number", "final"],
+    )
+    def test_is_no_completion_and_releases_what_came(self, state: Any, due_s: float | None) -> None:
+        found = state(self)
+        event = found.order.last_event or {}
+        assert row(found).state is S.ACCEPTED and found.order.external_status is E.PROCESSING
+        assert (event["pins"], event["delivered_quantity"]) == (["a", "b"], 2)
+        assert AttentionCode.PARTLY_DELIVERED in codes(found) and delay(found) == due_s
+
+    def test_the_rest_completes_it(self) -> None:
+        made = routing(REPEATABLE, delivers_pin=True)
+        state = seen(self.codes_of("a", "b"), made, StatusAnswer(Seen.SUCCEEDED, pins=("a", "b", "c")))
+        event = state.order.last_event or {}
+        assert state.order.external_status is E.COMPLETED
+        assert (event["pins"], event["delivered_quantity"]) == (["a", "b", "c"], 3)
+
+    def test_more_codes_than_ordered_are_kept(self) -> None:
+        found = self.codes_of("a", "b", "c", "d")
+        assert found.order.external_status is E.COMPLETED and row(found).pins == ["a", "b", "c", "d"]
+
+    def test_what_was_given_back_is_told(self) -> None:
+        found = self.codes_of("a", delivered=1, kind=Seen.PARTIAL, refunded=Money(Decimal("25.00"), "TRY"))
+        assert (found.order.last_event or {})["refunded"] == {"amount": "25.00", "currency": "TRY"}
+
+    def test_a_code_that_does_not_fit_is_held(self) -> None:
+        found = self.codes_of("a", "b", "c", flags=("pin_mismatch",))
+        assert row(found).state is S.ACCEPTED and row(found).pins == ["a", "b", "c"]
+        assert codes(found) == [AttentionCode.PIN_MISSING] and not (found.order.last_event or {}).get("pins")
 
 
 @pytest.mark.parametrize("where", [S.INTENT, S.SENDING])
@@ -353,10 +461,11 @@ def test_a_repeat_that_bought_nothing_says_nothing_about_the_send_before_it(answ
 def test_repeats_become_rarer_and_a_person_is_told() -> None:
     made = routing(replace(BLIND, repeat_safe_for_s=None))
     state, delays = at(made, S.UNKNOWN), []
-    for _ in range(6):
+    for _ in range(4):
         state = placed(sending(state, made), made, Placed.AMBIGUOUS)
         delays.append(delay(state))
-    assert delays == [30, 60, 120, 240, 480, 600] and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
+    assert delays == [30, 60, 120, None] and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
+    assert transition.start_sending(state, 1, made, later(9999), transition.Lease("me", 35.0)) is None
 
 
 def test_an_outcome_that_nothing_can_find_out_is_told_and_no_longer_scheduled() -> None:

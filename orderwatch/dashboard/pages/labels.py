@@ -104,6 +104,17 @@ ATTENTION: Mapping[str, Reason] = {
         N_("An integration does not work"),
         N_("Check credentials, IP address and the provider's state. Orders wait and go on by themselves."),
     ),
+    AttentionCode.ACCESS_REFUSED: Reason(
+        N_("The provider refuses our access"),
+        N_("Check credentials, API permission and the allowed IP address. Orders wait and go on by themselves."),
+    ),
+    AttentionCode.REFUSED_REPEATEDLY: Reason(
+        N_("Sent several times without a clear answer"),
+        N_("Look for the order in the provider's panel, then place it again, send it elsewhere or cancel it."),
+    ),
+    AttentionCode.COST_CHANGED: Reason(
+        N_("The cost changed"), N_("Compare the cost with the mapping. Above its limit nothing is sent.")
+    ),
     AttentionCode.DEAD_LETTER: Reason(
         N_("An event could not be used"), N_("Open the dead letters: repair the cause, then replay.")
     ),
