@@ -18,7 +18,7 @@ demo: $(READY)  ## run the whole pipeline on bundled servers and compare the fou
 	@$(BIN)/orderwatch demo $(ARGS)
 
 test: $(READY)  ## unit, contract and integration suites on bundled servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 unit: $(READY)  ## unit tests alone
 	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit $(ARGS)

@@ -90,9 +90,10 @@ with input as materialized (
 
 
 #: What was written, and whether the ledger still holds what this process committed last: see ``_Committed``.
-_STORED = """
+_STORED = f"""
 select k.i, w.lease_until, clock_timestamp(), not exists (
-    select 1 from json_to_recordset(%s::json) as c(tenant_id text, order_id text, rev int)
+    select 1 from (select * from json_to_recordset(%s::json) as x(tenant_id text, order_id text, rev int)
+        limit {_COMMITS_CHECKED}) c
     where not exists (select 1 from ledger_orders l
         where l.tenant_id = c.tenant_id and l.order_id = c.order_id and l.rev >= c.rev))
 from guarded k

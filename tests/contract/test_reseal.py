@@ -70,7 +70,9 @@ def stored(engine: sa.Engine) -> list[str]:
         ]
         events = connection.execute(sa.select(m.ledger_orders.c.last_event)).scalars()
         lists += [event["pins"] for event in events if event]
-        key = connection.execute(sa.select(m.service_state.c.value)).scalar_one()
+        key = connection.execute(
+            sa.select(m.service_state.c.value).where(m.service_state.c.key == integration_state.FINGERPRINT_KEY)
+        ).scalar_one()
     return [text for found in lists for text in found] + [key["sealed"]]
 
 

@@ -150,10 +150,11 @@ def _state(fields: list[str], raw: str, secrets: Sequence[str]) -> StatusAnswer:
 def _without_codes(answer: StatusAnswer, fields: list[str]) -> StatusAnswer:
     """No code leaves in a text: what could be one beside the PIN field is held for a person, with the PIN."""
     beside = fields[2] if len(fields) > 2 else ""
-    if not code_like(beside) and not code_like(answer.message):
+    others = code_like(beside, answer.pins)
+    if not others and not code_like(answer.message):
         return answer
     message = one_line(hide(answer.message, code_like(answer.message)))
-    if answer.kind is not Seen.SUCCEEDED or not code_like(beside):
+    if answer.kind is not Seen.SUCCEEDED or not others:
         return replace(answer, message=message)
     return replace(answer, pins=(*answer.pins, clean(beside)), message="", flags=(*answer.flags, "pin_mismatch"))
 
