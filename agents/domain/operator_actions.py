@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from agents.domain.resolution import line_failed, retry_line
 from agents.domain.routing import Routing, Waiting, facts_of
-from agents.domain.transition import OrderTransition, last_sent_at, line_failed, retry_line, schedule_look_up
+from agents.domain.status_answers import last_sent_at
+from agents.domain.transition import OrderTransition, schedule_look_up
 from db.rows import Answer, Attempt, Change, OrderState, Step
 from streams.events import Command
 from streams.order import (

@@ -6,7 +6,7 @@ that follows from what this process wrote last costs none.
 
 import structlog
 
-from agents.domain import transition
+from agents.domain import deadlines, placement, status_answers, transition
 from agents.domain.routing import Account
 from agents.gateway.gateway import Busy
 from agents.handlers import account_watch
@@ -128,7 +128,7 @@ async def expire(deps: HandlerContext, state: OrderState, actor: str) -> None:
     def decided(state: OrderState) -> Change | None:
         if (now := deps.clock.now()) < state.order.deadline_at:
             return None
-        return transition.expired(state, deps.routing, now, fail=fail, actor=actor)
+        return deadlines.expired(state, deps.routing, now, fail=fail, actor=actor)
 
     after = await commit(deps, state, decided)
     await publish(deps, state, after)
@@ -152,7 +152,7 @@ async def _act(deps: HandlerContext, state: OrderState, row: Attempt) -> None:
             await ask(deps, state, row, look_up=True)
         case S.UNKNOWN:
             after = await commit(
-                deps, state, lambda s: transition.on_missing_integration(s, row, deps.routing, deps.clock.now())
+                deps, state, lambda s: status_answers.on_missing_integration(s, row, deps.routing, deps.clock.now())
             )
             await publish(deps, state, after)
         case S.ACCEPTED | S.COMPLETED | S.FAILED:
@@ -180,7 +180,7 @@ async def _lease_over(deps: HandlerContext, state: OrderState, row: Attempt) -> 
         lambda s: (
             None
             if _lease_runs(deps, s, row)
-            else transition.on_lease_expired(s, row.attempt, deps.routing, account.schedule, deps.clock.now(), "check")
+            else placement.on_lease_expired(s, row.attempt, deps.routing, account.schedule, deps.clock.now(), "check")
         ),
     )
     if after is state:
@@ -211,7 +211,11 @@ async def ask(deps: HandlerContext, state: OrderState, row: Attempt, *, look_up:
         newest = state.attempt(row.attempt)
         if answer.kind is Seen.NOT_FOUND and (newest is None or newest.check_number != row.check_number):
             return None  # asked before somebody else asked or sent: an absence counts once, and only for what it saw
-        return transition.on_status_answer(state, row.attempt, answer, deps.routing, account.schedule, deps.clock.now())
+        if answer.kind is Seen.PENDING and newest is not None and not newest.live and row.live:
+            return None  # asked before somebody else saw the end: it does not withdraw it
+        return status_answers.on_status_answer(
+            state, row.attempt, answer, deps.routing, account.schedule, deps.clock.now()
+        )
 
     after = await commit(deps, state, decided)
     await publish(deps, state, after)

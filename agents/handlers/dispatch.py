@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agents.domain import transition
+from agents.domain import placement, transition
 from agents.domain.routing import Account, Waiting, facts_of, facts_of_event
 from agents.domain.schedule import tier_within
 from agents.gateway.gateway import Busy, Lane
@@ -80,7 +80,7 @@ async def created(deps: HandlerContext, delivery: Delivery) -> None:
 
 async def _open(deps: HandlerContext, order: Order, found: list[Attempt] | Waiting) -> OrderState | None:
     """Write a new order down and tell it; None when it is known already."""
-    stored = await deps.ledger.open(transition.open_order(order, deps.routing, found, deps.clock.now()))
+    stored = await deps.ledger.open(placement.open_order(order, deps.routing, found, deps.clock.now()))
     if stored is None:
         return None
     state = OrderState(stored.order, stored.attempts)
@@ -97,7 +97,7 @@ async def _open_and_send(
             if _sender(deps, found[0]) is None:
                 return await _open(deps, order, found)  # switched off while this waited for its turn
             lease, not_after = _lease(deps, sender)
-            change = transition.open_order(order, deps.routing, found, deps.clock.now(), lease)
+            change = placement.open_order(order, deps.routing, found, deps.clock.now(), lease)
             stored = await deps.ledger.open(change)
             if stored is None:
                 return None
@@ -149,7 +149,7 @@ async def _route_again(deps: HandlerContext, state: OrderState, dead: Attempt | 
             return None  # nothing new
         if not isinstance(found, Waiting) and state.attempts and state.latest(found[0].line) != dead:
             return None  # somebody else routed it
-        return transition.reroute(state, deps.routing, found, deps.clock.now())
+        return placement.reroute(state, deps.routing, found, deps.clock.now())
 
     return await commit(deps, state, decided)
 
@@ -175,10 +175,10 @@ def _sender(deps: HandlerContext, row: Attempt) -> _Sender | None:
     return None if account is None or lane is None or not account.enabled else _Sender(account, lane)
 
 
-def _lease(deps: HandlerContext, sender: _Sender) -> tuple[transition.Lease, float]:
+def _lease(deps: HandlerContext, sender: _Sender) -> tuple[placement.Lease, float]:
     """A lease of our own from now on, and the instant until which its request may leave."""
     account = sender.account
-    lease = transition.Lease(f"{deps.name}:{_PROCESS}:{next(_leases):x}", account.lease_s)
+    lease = placement.Lease(f"{deps.name}:{_PROCESS}:{next(_leases):x}", account.lease_s)
     return lease, instant_s() + account.lease_s - account.call_s
 
 
@@ -196,7 +196,7 @@ async def place(deps: HandlerContext, state: OrderState, row: Attempt) -> OrderS
                 return await _switched_off(deps, state, row)  # while this waited for its turn
             lease, not_after = _lease(deps, sender)
             leased = await commit(
-                deps, state, lambda s: transition.start_sending(s, number, deps.routing, deps.clock.now(), lease)
+                deps, state, lambda s: placement.start_sending(s, number, deps.routing, deps.clock.now(), lease)
             )
             mine = leased.attempt(number)
             if mine is None or mine.lease_token != lease.token:
@@ -218,7 +218,7 @@ async def _answered(
     before: OrderState,
     leased: OrderState,
     row: Attempt,
-    lease: transition.Lease,
+    lease: placement.Lease,
     answer: PlacedAnswer,
     sender: _Sender,
 ) -> OrderState:
@@ -234,7 +234,7 @@ async def _answered(
     after = await commit(
         deps,
         leased,
-        lambda s: transition.on_placement_answer(
+        lambda s: placement.on_placement_answer(
             s, row.attempt, lease.token, answer, deps.routing, schedule, deps.clock.now()
         ),
         keep=True,
@@ -282,7 +282,7 @@ async def defer(
         newest = found.attempt(number)
         if newest is None or (newest.state, newest.check_number) != (row.state, row.check_number):
             return None  # it went on meanwhile, and has a check of its own
-        return transition.defer(found, number, deps.routing, deps.clock.now(), delay_s, why, code, turn)
+        return placement.defer(found, number, deps.routing, deps.clock.now(), delay_s, why, code, turn)
 
     after = await commit(deps, state, decided)
     await publish(deps, state, after)

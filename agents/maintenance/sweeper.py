@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from agents.domain import outbound_events, transition
+from agents.domain import deadlines, outbound_events
 from agents.handlers.check import expire
 from agents.handlers.context import HandlerContext, commit, publish, republish
 from agents.runtime.guard import HOLDING, where
@@ -105,7 +105,7 @@ async def _pending(deps: HandlerContext) -> int:
     """Raise attention for orders that are open longer than a threshold."""
     checks, count = deps.config.checks, 0
     for threshold_s in checks.long_pending_after:
-        code, key_of = AttentionCode.LONG_PENDING, transition.threshold_key(threshold_s)
+        code, key_of = AttentionCode.LONG_PENDING, deadlines.threshold_key(threshold_s)
         pages = partial(_pending_page, deps, threshold_s, code, key_of)
         count += await _each(deps, pages, partial(_long_pending, deps, threshold_s=threshold_s))
     return count
@@ -186,11 +186,11 @@ async def _long_pending(deps: HandlerContext, key: Key, threshold_s: float) -> N
     state = await deps.ledger.load(key)
     if state is not None:
         now = deps.clock.now()
-        change = transition.long_pending(state, deps.routing, now, threshold_s)
+        change = deadlines.long_pending(state, deps.routing, now, threshold_s)
         if change is not None:
             # Told before it is written down: no event comes again that would tell it after a crash in between.
             await publish(deps, state, outbound_events.after(state, change))
-            await commit(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
+            await commit(deps, state, lambda s: deadlines.long_pending(s, deps.routing, now, threshold_s))
 
 
 async def _republish(deps: HandlerContext, key: Key) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from agents.domain import transition
+from agents.domain import deadlines, placement
 from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer
 from db.engine import answering
@@ -41,7 +41,7 @@ def other(database: str) -> Iterator[Store]:
 
 def new(order_id: str = "o", quantity: int = 1) -> Change:
     made = order(quantity, order_id)
-    return transition.open_order(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
+    return placement.open_order(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
 
 
 async def opened(store: Store, order_id: str = "o", quantity: int = 1) -> OrderState:
@@ -56,7 +56,7 @@ async def loaded(store: Store, order_id: str = "o") -> OrderState:
 
 
 def sending(state: OrderState, token: str = "me", lease_s: float = 30.0, number: int = 1) -> Change:
-    change = transition.start_sending(state, number, ROUTING, state.order.accepted_at, transition.Lease(token, lease_s))
+    change = placement.start_sending(state, number, ROUTING, state.order.accepted_at, placement.Lease(token, lease_s))
     assert change is not None
     return change
 
@@ -153,7 +153,7 @@ async def test_a_lease_ends_by_the_databases_clock(store: Store) -> None:
 
 
 def over(state: OrderState) -> Change:
-    change = transition.on_lease_expired(
+    change = placement.on_lease_expired(
         state, 1, ROUTING, SCHEDULE, state.order.accepted_at + timedelta(days=99), "check"
     )
     assert change is not None
@@ -175,7 +175,7 @@ async def test_an_answer_and_the_end_of_its_lease_cannot_both_be_written(store: 
         order_id = f"o{n}"
         await store.ledger.apply(sending(await opened(store, order_id), lease_s=-1.0))
         state = await loaded(store, order_id)
-        answered = transition.on_placement_answer(
+        answered = placement.on_placement_answer(
             state, 1, "me", PlacedAnswer(Placed.ACCEPTED), ROUTING, SCHEDULE, state.order.accepted_at
         )
         assert answered is not None
@@ -346,7 +346,7 @@ async def test_a_threshold_that_was_raised_is_not_found_again(store: Store) -> N
     store.run("update ledger_orders set accepted_at = now() - interval '10 min'")
     asked = (("", ""), 300.0, AttentionCode.LONG_PENDING.value, "300s", 10)
     assert await store.ledger.pending_longer(*asked) == [("t", "o")]
-    change = transition.long_pending(state, ROUTING, state.order.accepted_at, 300.0)
+    change = deadlines.long_pending(state, ROUTING, state.order.accepted_at, 300.0)
     assert change is not None and await store.ledger.apply(change) is not None
     assert await store.ledger.pending_longer(*asked) == []
     assert await store.ledger.pending_longer(("", ""), 300.0, AttentionCode.LONG_PENDING.value, "900s", 10)
@@ -355,7 +355,7 @@ async def test_a_threshold_that_was_raised_is_not_found_again(store: Store) -> N
 async def test_a_status_that_never_reached_the_view_is_untold(store: Store) -> None:
     state = await opened(store)
     assert await store.ledger.unpublished(("", ""), 0.0, 10) == []
-    change = transition.expired(state, ROUTING, state.order.accepted_at, fail=False, actor="sweep")
+    change = deadlines.expired(state, ROUTING, state.order.accepted_at, fail=False, actor="sweep")
     assert change is not None and await store.ledger.apply(change) is not None
     assert await store.ledger.unpublished(("", ""), 0.0, 10) == [("t", "o")]
     store.run("update orders set version = 1")
@@ -366,7 +366,7 @@ async def test_a_status_that_never_reached_the_view_is_untold(store: Store) -> N
 async def test_orders_that_wait_for_the_configuration_are_found(store: Store) -> None:
     made = order()
     waits = routing(mode="manual", primary=None, fallback=None)
-    change = transition.open_order(made, waits, waits.first(facts_of(made)), made.accepted_at)
+    change = placement.open_order(made, waits, waits.first(facts_of(made)), made.accepted_at)
     assert await store.ledger.open(change) is not None
     (due,) = await store.ledger.waiting(("", ""), [AttentionCode.MANUAL_ROUTE], 10)
     assert (due.order_id, due.attempt) == ("o", 0)

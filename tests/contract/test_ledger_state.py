@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from agents.domain import transition
+from agents.domain import placement
 from agents.domain.routing import facts_of
 from agents.maintenance.ledger_watch import LedgerWatch
 from db import durability, identity
@@ -97,7 +97,7 @@ async def write(ledger: Ledger, order_id: str) -> None:
     made, by = order(order_id=order_id), routing()
     found = by.first(facts_of(made))
     assert isinstance(found, list)
-    assert await ledger.open(transition.open_order(made, by, found, NOW)) is not None
+    assert await ledger.open(placement.open_order(made, by, found, NOW)) is not None
 
 
 class Held:

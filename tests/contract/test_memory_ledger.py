@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from agents.domain import transition
+from agents.domain import deadlines, placement, status_answers
 from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
 from db.clock import Clock
@@ -47,7 +47,7 @@ def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
 
 def new(order_id: str = "o", quantity: int = 1, **fields: Any) -> Change:
     made = order(quantity, order_id, **fields)
-    return transition.open_order(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
+    return placement.open_order(made, ROUTING, ROUTING.first(facts_of(made)), made.accepted_at)
 
 
 async def opened(sides: Sides, order_id: str = "o", quantity: int = 1, **fields: Any) -> OrderState:
@@ -63,7 +63,7 @@ async def loaded(sides: Sides, order_id: str = "o") -> OrderState:
 
 async def leased(sides: Sides, order_id: str = "o", lease_s: float = 30.0) -> OrderState:
     state = await opened(sides, order_id)
-    change = transition.start_sending(state, 1, ROUTING, NOW, transition.Lease("me", lease_s))
+    change = placement.start_sending(state, 1, ROUTING, NOW, placement.Lease("me", lease_s))
     assert change is not None and await sides.ledger.apply(change) is not None
     return await loaded(sides, order_id)
 
@@ -98,7 +98,7 @@ async def test_a_decision_on_an_old_revision_writes_nothing(sides: Sides) -> Non
 
 async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
     state = await opened(sides)
-    change = transition.start_sending(state, 1, ROUTING, NOW, transition.Lease("me", 30.0))
+    change = placement.start_sending(state, 1, ROUTING, NOW, placement.Lease("me", 30.0))
     assert change is not None
     stored = await sides.ledger.apply(change)
     after = await loaded(sides)
@@ -112,7 +112,7 @@ async def test_what_apply_returns_is_what_is_stored(sides: Sides) -> None:
 @pytest.mark.parametrize(("lease_s", "ends"), [(30.0, False), (-1.0, True)])
 async def test_only_the_databases_clock_ends_a_lease(sides: Sides, lease_s: float, ends: bool) -> None:
     state = await leased(sides, lease_s=lease_s)
-    change = transition.on_lease_expired(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
+    change = placement.on_lease_expired(state, 1, ROUTING, SCHEDULE, NOW + timedelta(days=99), "check")
     assert change is not None and (await sides.ledger.apply(change) is not None) is ends
     assert (await loaded(sides)).attempts[0].state is (S.UNKNOWN if ends else S.SENDING)
 
@@ -270,7 +270,7 @@ async def test_orders_past_their_deadline_or_open_for_long_are_found_until_it_is
     assert await sides.ledger.past_deadline(("t", "open"), 10) == []
     asked: tuple[Any, ...] = (("", ""), 300.0, AttentionCode.LONG_PENDING.value, "300s", 10)
     assert await sides.ledger.pending_longer(*asked) == [("t", "open")]
-    raised = transition.long_pending(await loaded(sides, "open"), ROUTING, NOW, 300.0)
+    raised = deadlines.long_pending(await loaded(sides, "open"), ROUTING, NOW, 300.0)
     assert raised is not None and await sides.ledger.apply(raised) is not None
     assert await sides.ledger.pending_longer(*asked) == []
 
@@ -347,7 +347,7 @@ async def test_of_an_order_at_its_end_only_a_reversal_is_still_told(sides: Sides
 async def test_orders_that_wait_for_the_configuration_are_found(sides: Sides) -> None:
     made = order()
     waits = routing(mode="manual", primary=None, fallback=None)
-    await sides.ledger.open(transition.open_order(made, waits, waits.first(facts_of(made)), made.accepted_at))
+    await sides.ledger.open(placement.open_order(made, waits, waits.first(facts_of(made)), made.accepted_at))
     (due,) = await sides.ledger.waiting(("", ""), [AttentionCode.MANUAL_ROUTE], 10)
     assert (due.order_id, due.attempt, due.due_at) == ("o", 0, NOW)
     assert await sides.ledger.waiting(("", ""), [AttentionCode.NO_ROUTING], 10) == []
@@ -362,18 +362,18 @@ def decisions(state: OrderState, draw: random.Random, at: Any, way: Any) -> Chan
     answer = PlacedAnswer(draw.choice(list(Placed)), external_id="x", reason=draw.choice(list(Refusal)))
     match draw.randrange(7):
         case 0 | 1:
-            lease = transition.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
-            return transition.start_sending(state, row.attempt, way, at, lease)
+            lease = placement.Lease(f"token-{draw.randrange(3)}", draw.choice([-1.0, 60.0]))
+            return placement.start_sending(state, row.attempt, way, at, lease)
         case 2 | 3:
             token = row.lease_token or "none"
-            return transition.on_placement_answer(state, row.attempt, token, answer, way, SCHEDULE, at)
+            return placement.on_placement_answer(state, row.attempt, token, answer, way, SCHEDULE, at)
         case 4:
-            return transition.on_lease_expired(state, row.attempt, way, SCHEDULE, at, "check")
+            return placement.on_lease_expired(state, row.attempt, way, SCHEDULE, at, "check")
         case 5:
             seen = StatusAnswer(draw.choice(list(Seen)), external_id="x")
-            return transition.on_status_answer(state, row.attempt, seen, way, SCHEDULE, at)
+            return status_answers.on_status_answer(state, row.attempt, seen, way, SCHEDULE, at)
         case _:
-            return transition.defer(state, row.attempt, way, at, 5.0, "full")
+            return placement.defer(state, row.attempt, way, at, 5.0, "full")
 
 
 def shown(state: OrderState | None) -> Any:
@@ -395,7 +395,7 @@ async def test_a_random_walk_of_decisions_ends_the_same_on_both(database: str, s
     with store_on(database) as store:
         memory = in_memory()
         made = order(draw.choice([1, 2]))
-        change = transition.open_order(made, way, way.first(facts_of(made)), NOW)
+        change = placement.open_order(made, way, way.first(facts_of(made)), NOW)
         for ledger in (store.ledger, memory.ledger):
             assert await ledger.open(msgspec.convert(msgspec.to_builtins(change), Change)) is not None
         written = refused = 0

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from agents.domain import transition
+from agents.domain import placement
 from agents.domain.routing import facts_of
 from agents.handlers import projections
 from agents.handlers.context import HandlerContext
@@ -33,7 +33,7 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 async def opened(store: Store) -> Store:
     made, routes = order(), routing()
-    assert await store.ledger.open(transition.open_order(made, routes, routes.first(facts_of(made)), NOW)) is not None
+    assert await store.ledger.open(placement.open_order(made, routes, routes.first(facts_of(made)), NOW)) is not None
     return store
 
 
@@ -244,7 +244,7 @@ async def test_an_order_is_found_by_its_key_among_thousands(database: str) -> No
         )
         with store_on(database) as store:
             made, routes = order(), routing()
-            await store.ledger.open(transition.open_order(made, routes, routes.first(facts_of(made)), NOW))
+            await store.ledger.open(placement.open_order(made, routes, routes.first(facts_of(made)), NOW))
             state = await store.ledger.load(made.key)
             assert state is not None
             assert await store.ledger.apply(Change(order=msgspec.structs.replace(state.order, version=5))) is not None

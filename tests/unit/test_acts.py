@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.domain import operator_actions, transition
+from agents.domain import operator_actions, placement
 from agents.domain.routing import Routing, facts_of
 from agents.providers.base import Placed, PlacedAnswer, Refusal, Seen
 from db.rows import OrderState
@@ -61,7 +61,7 @@ def waiting(made: Routing) -> OrderState:
 def unrouted(**options: Any) -> tuple[OrderState, Routing]:
     made = routing(**options)
     new = order()
-    return kept(OrderState(new, []), transition.open_order(new, made, made.first(facts_of(new)), NOW)), made
+    return kept(OrderState(new, []), placement.open_order(new, made, made.first(facts_of(new)), NOW)), made
 
 
 # -- check ----------------------------------------------------------------------------------------------------------
@@ -134,9 +134,7 @@ def test_what_was_said_before_the_last_send_is_not_believed() -> None:
     made = routing(REPEATABLE)
     state = at(made, S.UNKNOWN)
     asks = msgspec.structs.replace(row(state), evidence={"repeat": True})
-    again = transition.start_sending(
-        OrderState(state.order, [asks]), 1, made, later(60), transition.Lease("me-2", 35.0)
-    )
+    again = placement.start_sending(OrderState(state.order, [asks]), 1, made, later(60), placement.Lease("me-2", 35.0))
     state = kept(state, again, later(60))
     state = placed(state, made, Placed.AMBIGUOUS, token="me-2", now=later(61))
     words = {"attempt": 1, "outcome": "not_sent"}

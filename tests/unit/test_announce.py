@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import msgspec
 
-from agents.domain import outbound_events, transition
+from agents.domain import outbound_events, placement, status_answers
 from agents.domain.routing import facts_of
 from agents.providers.base import Money, Placed, PlacedAnswer, Refusal, Seen, StatusAnswer
 from db.rows import OrderState
@@ -22,12 +22,12 @@ def tier(seconds: float) -> str:
 
 def opened(quantity: int = 1) -> OrderState:
     made = order(quantity)
-    change = transition.open_order(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
+    change = placement.open_order(made, ROUTING, ROUTING.first(facts_of(made)), NOW)
     return outbound_events.after(OrderState(made, []), change)
 
 
 def sent(state: OrderState, number: int = 1) -> OrderState:
-    change = transition.start_sending(state, number, ROUTING, NOW, transition.Lease("me", 35.0))
+    change = placement.start_sending(state, number, ROUTING, NOW, placement.Lease("me", 35.0))
     assert change is not None
     for row in change.attempts:
         row.lease_until = row.next_check_at = NOW + timedelta(seconds=35)
@@ -36,13 +36,13 @@ def sent(state: OrderState, number: int = 1) -> OrderState:
 
 def answered(state: OrderState, answer: PlacedAnswer | Placed, number: int = 1) -> OrderState:
     answer = answer if isinstance(answer, PlacedAnswer) else PlacedAnswer(answer)
-    change = transition.on_placement_answer(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
+    change = placement.on_placement_answer(state, number, "me", answer, ROUTING, SCHEDULE, NOW)
     assert change is not None
     return outbound_events.after(state, change)
 
 
 def asked(state: OrderState, answer: Seen, number: int = 1) -> OrderState:
-    change = transition.on_status_answer(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
+    change = status_answers.on_status_answer(state, number, StatusAnswer(answer), ROUTING, SCHEDULE, NOW)
     assert change is not None
     return outbound_events.after(state, change)
 
@@ -79,7 +79,7 @@ def test_an_attempt_that_is_sent_right_away_needs_no_wake_up() -> None:
 
 def test_a_put_off_attempt_wakes_up_under_the_same_number() -> None:
     before = opened()
-    change = transition.defer(before, 1, ROUTING, NOW, 5.0, "full")
+    change = placement.defer(before, 1, ROUTING, NOW, 5.0, "full")
     assert change is not None
     (check,) = news(before, outbound_events.after(before, change))
     due = decode(Check, check.value)

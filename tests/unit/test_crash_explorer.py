@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.domain import transition
+from agents.domain import deadlines, placement, status_answers, transition
 from agents.handlers import check, dispatch
 from agents.handlers.context import commit, publish
 from agents.maintenance import sweeper
@@ -153,14 +153,14 @@ def with_timeouts_as_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_unknown_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fallback starts while the outcome is open."""
-    right = transition.on_placement_answer
+    right = placement.on_placement_answer
 
     def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, *rest: Any) -> Any:
         if answer.kind is Placed.AMBIGUOUS:
             answer = replace(answer, kind=Placed.NOT_SENT)
         return right(state, number, token, answer, *rest)
 
-    monkeypatch.setattr(transition, "on_placement_answer", placed)
+    monkeypatch.setattr(placement, "on_placement_answer", placed)
 
 
 def with_acknowledgement_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,19 +192,20 @@ def with_orders_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_late_answers_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transition, "_late", lambda *_: None)
+    monkeypatch.setattr(placement, "_late", lambda *_: None)
 
 
 def with_unknown_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine believes that every provider buys a repeated reference once."""
-    monkeypatch.setattr(transition, "may_repeat", lambda *_: True)
+    for module in (transition, placement, status_answers):
+        monkeypatch.setattr(module, "may_repeat", lambda *_: True)
 
 
 def with_thresholds_written_before_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def long_pending(deps: Any, key: Any, threshold_s: float) -> None:
         state = await deps.ledger.load(key)
         now = deps.clock.now()
-        after = await commit(deps, state, lambda s: transition.long_pending(s, deps.routing, now, threshold_s))
+        after = await commit(deps, state, lambda s: deadlines.long_pending(s, deps.routing, now, threshold_s))
         await publish(deps, state, after)
 
     monkeypatch.setattr(sweeper, "_long_pending", long_pending)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.domain import outbound_events, transition
+from agents.domain import deadlines, outbound_events, placement, status_answers
 from agents.domain.routing import Routing, Waiting, facts_of
 from agents.providers.base import Money, Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
 from db.rows import Attempt, Change, OrderState
@@ -38,11 +38,11 @@ def kept(state: OrderState, change: Change | None, now: datetime = NOW) -> Order
 
 def opened(made: Routing, quantity: int = 1) -> OrderState:
     new = order(quantity)
-    return kept(OrderState(new, []), transition.open_order(new, made, made.first(facts_of(new)), NOW))
+    return kept(OrderState(new, []), placement.open_order(new, made, made.first(facts_of(new)), NOW))
 
 
 def sending(state: OrderState, made: Routing, number: int = 1, now: datetime = NOW) -> OrderState:
-    return kept(state, transition.start_sending(state, number, made, now, transition.Lease(f"me-{number}", 35.0)), now)
+    return kept(state, placement.start_sending(state, number, made, now, placement.Lease(f"me-{number}", 35.0)), now)
 
 
 def placed(
@@ -54,7 +54,7 @@ def placed(
     token: str | None = None,
 ) -> OrderState:
     answer = answer if isinstance(answer, PlacedAnswer) else PlacedAnswer(answer)
-    change = transition.on_placement_answer(state, number, token or f"me-{number}", answer, made, SCHEDULE, now)
+    change = placement.on_placement_answer(state, number, token or f"me-{number}", answer, made, SCHEDULE, now)
     return state if change is None else kept(state, change, now)
 
 
@@ -62,11 +62,11 @@ def seen(
     state: OrderState, made: Routing, answer: StatusAnswer | Seen, number: int = 1, now: datetime = NOW
 ) -> OrderState:
     answer = answer if isinstance(answer, StatusAnswer) else StatusAnswer(answer)
-    return kept(state, transition.on_status_answer(state, number, answer, made, SCHEDULE, now), now)
+    return kept(state, status_answers.on_status_answer(state, number, answer, made, SCHEDULE, now), now)
 
 
 def expired(state: OrderState, made: Routing, *, fail: bool = False, now: datetime = NOW) -> OrderState:
-    return kept(state, transition.expired(state, made, now, fail=fail, actor="sweep"), now)
+    return kept(state, deadlines.expired(state, made, now, fail=fail, actor="sweep"), now)
 
 
 def at(made: Routing, where: AttemptState) -> OrderState:
@@ -345,7 +345,7 @@ class TestPartialDelivery:
 def test_a_question_about_what_may_be_on_the_wire_changes_nothing(where: AttemptState) -> None:
     made = routing()
     state = opened(made) if where is S.INTENT else at(made, S.SENDING)
-    assert transition.on_status_answer(state, 1, StatusAnswer(Seen.NOT_FOUND), made, SCHEDULE, NOW) is None
+    assert status_answers.on_status_answer(state, 1, StatusAnswer(Seen.NOT_FOUND), made, SCHEDULE, NOW) is None
 
 
 def test_questions_come_less_and_less_often() -> None:
@@ -465,7 +465,7 @@ def test_repeats_become_rarer_and_a_person_is_told() -> None:
         state = placed(sending(state, made), made, Placed.AMBIGUOUS)
         delays.append(delay(state))
     assert delays == [30, 60, 120, None] and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
-    assert transition.start_sending(state, 1, made, later(9999), transition.Lease("me", 35.0)) is None
+    assert placement.start_sending(state, 1, made, later(9999), placement.Lease("me", 35.0)) is None
 
 
 def test_an_outcome_that_nothing_can_find_out_is_told_and_no_longer_scheduled() -> None:
@@ -477,8 +477,8 @@ def test_an_outcome_that_nothing_can_find_out_is_told_and_no_longer_scheduled() 
 def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
     made = routing(BLIND)
     state = at(made, S.UNKNOWN)
-    assert transition.start_sending(state, 1, made, later(601), transition.Lease("me", 35.0)) is None
-    state = kept(state, transition.on_missing_integration(state, row(state), made, later(601)))
+    assert placement.start_sending(state, 1, made, later(601), placement.Lease("me", 35.0)) is None
+    state = kept(state, status_answers.on_missing_integration(state, row(state), made, later(601)))
     assert delay(state) is None and codes(state) == [AttentionCode.OUTCOME_UNKNOWN]
 
 
@@ -488,21 +488,21 @@ def test_a_repeat_whose_time_is_over_is_told_instead_of_sent() -> None:
 def test_only_an_intent_or_a_safe_repeat_takes_the_lease() -> None:
     made = routing()
     for where in (S.SENDING, S.UNKNOWN, S.ACCEPTED, S.COMPLETED, S.FAILED):
-        assert transition.start_sending(at(made, where), 1, made, NOW, transition.Lease("other", 35.0)) is None
+        assert placement.start_sending(at(made, where), 1, made, NOW, placement.Lease("other", 35.0)) is None
 
 
 def test_a_lease_that_ended_is_unknown_and_only_the_database_may_say_so() -> None:
     made = routing()
-    change = transition.on_lease_expired(at(made, S.SENDING), 1, made, SCHEDULE, later(36), "check")
+    change = placement.on_lease_expired(at(made, S.SENDING), 1, made, SCHEDULE, later(36), "check")
     assert change is not None and change.only_expired == 1
     assert change.attempts[0].state is S.UNKNOWN and change.attempts[0].next_check_at == later(41)
     for where in (S.UNKNOWN, S.ACCEPTED):
-        assert transition.on_lease_expired(at(made, where), 1, made, SCHEDULE, later(36), "check") is None
+        assert placement.on_lease_expired(at(made, where), 1, made, SCHEDULE, later(36), "check") is None
 
 
 def lease_lost(made: Routing) -> OrderState:
     state = at(made, S.SENDING)
-    return kept(state, transition.on_lease_expired(state, 1, made, SCHEDULE, later(36), "check"))
+    return kept(state, placement.on_lease_expired(state, 1, made, SCHEDULE, later(36), "check"))
 
 
 @pytest.mark.parametrize(
@@ -535,16 +535,16 @@ def test_the_same_late_answer_is_written_once() -> None:
     made = routing()
     state = placed(lease_lost(made), made, Placed.AMBIGUOUS, now=later(50))
     assert (
-        transition.on_placement_answer(state, 1, "me-1", PlacedAnswer(Placed.AMBIGUOUS), made, SCHEDULE, later(60))
+        placement.on_placement_answer(state, 1, "me-1", PlacedAnswer(Placed.AMBIGUOUS), made, SCHEDULE, later(60))
         is None
     )
 
 
 def test_putting_off_never_touches_a_lease_and_never_changes_the_number() -> None:
     made = routing()
-    assert transition.defer(at(made, S.SENDING), 1, made, NOW, 5.0, "full") is None
+    assert placement.defer(at(made, S.SENDING), 1, made, NOW, 5.0, "full") is None
     state = opened(made)
-    after = kept(state, transition.defer(state, 1, made, later(3), 5.0, "full"))
+    after = kept(state, placement.defer(state, 1, made, later(3), 5.0, "full"))
     assert (row(after).check_number, row(after).next_check_at) == (row(state).check_number, later(8))
     assert not after.order.raised
 
@@ -555,7 +555,7 @@ def test_an_attempt_whose_integration_is_switched_off_waits_and_tells_a_person_o
     state = opened(made)
     for second in (0, 5, 10):
         state = kept(
-            state, transition.defer(state, 1, made, later(second), 5.0, off, AttentionCode.INTEGRATION_DISABLED)
+            state, placement.defer(state, 1, made, later(second), 5.0, off, AttentionCode.INTEGRATION_DISABLED)
         )
     assert [raised.code for raised in state.order.raised] == [AttentionCode.INTEGRATION_DISABLED]
 
@@ -610,7 +610,7 @@ def test_a_line_that_waits_is_not_forgotten_when_another_one_goes_on() -> None:
     assert row(state, 3).line == 2 and state.order.waiting == AttentionCode.MANUAL_ROUTE
     line_1 = made.following(state.order, row(state, 1), skip=frozenset())
     assert not isinstance(line_1, Waiting)
-    assert kept(state, transition.reroute(state, made, line_1, NOW)).order.waiting is None
+    assert kept(state, placement.reroute(state, made, line_1, NOW)).order.waiting is None
 
 
 # -- the deadline ---------------------------------------------------------------------------------------------------
@@ -622,7 +622,7 @@ def test_past_its_deadline_an_order_keeps_its_money_and_waits_for_a_person(where
     state = expired(at(made, where), made)
     assert (state.order.external_status, state.order.status) == (E.EXPIRED, Status.PENDING)
     assert (row(state).state, delay(state)) == (where, None) and AttentionCode.EXPIRED in codes(state)
-    assert transition.expired(state, made, NOW, fail=False, actor="sweep") is None
+    assert deadlines.expired(state, made, NOW, fail=False, actor="sweep") is None
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,7 @@ def test_an_answer_after_the_deadline_starts_nothing_new(answer: Placed) -> None
     state = placed(expired(at(made, S.SENDING), made), made, answer)
     assert len(state.attempts) == 1 and delay(state) is None and state.order.external_status is E.EXPIRED
     assert not any(outbound_events.due_intent(a, NOW) for a in state.attempts)
-    assert transition.start_sending(state, 1, made, NOW, transition.Lease("other", 35.0)) is None
+    assert placement.start_sending(state, 1, made, NOW, placement.Lease("other", 35.0)) is None
 
 
 def test_absence_after_the_deadline_waits_for_a_person() -> None:
@@ -695,9 +695,9 @@ def test_what_a_failed_order_left_open_is_asked_about_no_longer_than_the_watch()
 
 def test_a_threshold_is_told_once() -> None:
     made = routing()
-    state = kept(at(made, S.ACCEPTED), transition.long_pending(at(made, S.ACCEPTED), made, later(300), 300.0))
-    state = kept(state, transition.long_pending(state, made, later(301), 300.0))
-    state = kept(state, transition.long_pending(state, made, later(900), 900.0))
+    state = kept(at(made, S.ACCEPTED), deadlines.long_pending(at(made, S.ACCEPTED), made, later(300), 300.0))
+    state = kept(state, deadlines.long_pending(state, made, later(301), 300.0))
+    state = kept(state, deadlines.long_pending(state, made, later(900), 900.0))
     assert [(r.code, r.discriminator) for r in state.order.raised] == [
         (AttentionCode.LONG_PENDING, "300s"),
         (AttentionCode.LONG_PENDING, "900s"),

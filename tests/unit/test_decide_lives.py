@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents.domain import operator_actions, outbound_events, transition
+from agents.domain import deadlines, operator_actions, outbound_events, placement, status_answers, transition
 from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Profile, Refusal, Seen, StatusAnswer
 from db.rows import Attempt, Change, OrderState
@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
         self.in_flight: dict[str, tuple[int, PlacedAnswer | None]] = {}
         new = order(quantity, deadline_at=DEADLINE)
         self.state = OrderState(new, [])
-        self.keep(transition.open_order(new, self.routing, self.routing.first(facts_of(new)), self.now))
+        self.keep(placement.open_order(new, self.routing, self.routing.first(facts_of(new)), self.now))
 
     def keep(self, change: Change | None) -> None:
         if change is None:
@@ -124,8 +124,8 @@ class Life(RuleBasedStateMachine):
         if row not in self.may_send():
             return
         token = f"token-{row.attempt}-{row.sends}"
-        change = transition.start_sending(
-            self.state, row.attempt, self.routing, self.now, transition.Lease(token, LEASE_S)
+        change = placement.start_sending(
+            self.state, row.attempt, self.routing, self.now, placement.Lease(token, LEASE_S)
         )
         assert change is not None
         self.keep(change)
@@ -150,7 +150,7 @@ class Life(RuleBasedStateMachine):
         number, answer = self.in_flight.pop(token)
         if answer is not None:  # else the process died with it
             self.keep(
-                transition.on_placement_answer(self.state, number, token, answer, self.routing, SCHEDULE, self.now)
+                placement.on_placement_answer(self.state, number, token, answer, self.routing, SCHEDULE, self.now)
             )
 
     @precondition(lambda self: self.rows(S.SENDING))
@@ -158,7 +158,7 @@ class Life(RuleBasedStateMachine):
     def lease_over(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.SENDING))
         self.wait_for(row)
-        self.keep(transition.on_lease_expired(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
+        self.keep(placement.on_lease_expired(self.state, row.attempt, self.routing, SCHEDULE, self.now, "check"))
 
     def truth(self, row: Attempt) -> Seen:
         visible_at, ended = self.bought.get(row.reference, (self.now, Seen.NOT_FOUND))
@@ -170,7 +170,7 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.UNKNOWN, S.ACCEPTED))
         self.wait_for(row)
         answer = StatusAnswer(trouble or self.truth(row))
-        self.keep(transition.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+        self.keep(status_answers.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.profile.look_up and self.rows(S.UNKNOWN))
     @rule(data=st.data())
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
                 return
             self.wait_for(row)
             answer = StatusAnswer(self.truth(row))
-            self.keep(transition.on_status_answer(self.state, number, answer, self.routing, SCHEDULE, self.now))
+            self.keep(status_answers.on_status_answer(self.state, number, answer, self.routing, SCHEDULE, self.now))
 
     @precondition(lambda self: self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
     @rule(data=st.data())
@@ -191,25 +191,27 @@ class Life(RuleBasedStateMachine):
         row = self.pick(data, self.rows(S.COMPLETED, S.FAILED, S.NOT_SENT, S.REJECTED))
         if row.next_check_at is not None:
             answer = StatusAnswer(self.truth(row))
-            self.keep(transition.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now))
+            self.keep(
+                status_answers.on_status_answer(self.state, row.attempt, answer, self.routing, SCHEDULE, self.now)
+            )
 
     @precondition(lambda self: self.rows(S.UNKNOWN) and not self.profile.look_up)
     @rule(data=st.data())
     def no_way_out(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.UNKNOWN))
         if not transition.may_repeat(self.routing, row, self.now):
-            self.keep(transition.on_missing_integration(self.state, row, self.routing, self.now))
+            self.keep(status_answers.on_missing_integration(self.state, row, self.routing, self.now))
 
     @precondition(lambda self: self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
     @rule(data=st.data())
     def lane_is_full(self, data: Any) -> None:
         row = self.pick(data, self.rows(S.INTENT, S.UNKNOWN, S.ACCEPTED))
-        self.keep(transition.defer(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
+        self.keep(placement.defer(self.state, row.attempt, self.routing, self.now, 5.0, "full"))
 
     @precondition(lambda self: self.now >= self.state.order.deadline_at)
     @rule()
     def deadline(self) -> None:
-        self.keep(transition.expired(self.state, self.routing, self.now, fail=self.fail, actor="sweep"))
+        self.keep(deadlines.expired(self.state, self.routing, self.now, fail=self.fail, actor="sweep"))
 
     @precondition(lambda self: self.rows(S.UNKNOWN))
     @rule(data=st.data())

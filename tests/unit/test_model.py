@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agents.domain import transition
+from agents.domain import placement, resolution, status_answers, transition
 from db.rows import OrderState
 from orderwatch.crash.judge import Judge
 from orderwatch.crash.memory import MemoryLedger
@@ -240,9 +240,12 @@ def test_the_model_notices_a_missing_revision(monkeypatch: pytest.MonkeyPatch) -
 def test_the_model_notices_a_fallback_while_an_outcome_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_out(draft: Any, number: int, delay_s: float) -> None:
         draft.move(number, transition.S.NOT_SENT)
-        transition.retry_line(draft, draft[number], transition.schedule_of(draft.routing, draft[number]), "gave up")
+        resolution.retry_line(
+            draft, draft[number], draft.routing.accounts[draft[number].integration_id].schedule, "gave up"
+        )
 
-    monkeypatch.setattr(transition, "schedule_look_up", find_out)
+    for module in (transition, placement, status_answers):
+        monkeypatch.setattr(module, "schedule_look_up", find_out)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Lives, settings=UNSHRUNK)
 

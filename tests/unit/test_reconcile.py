@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agents.domain import outbound_events, transition
+from agents.domain import outbound_events, placement, status_answers
 from agents.domain.recovery import Facts, reconciled, unopened, without_created
 from agents.domain.routing import facts_of
 from agents.providers.base import Placed, PlacedAnswer, Seen, StatusAnswer
@@ -67,10 +67,10 @@ def forgotten(facts: Facts, by: Any = None) -> OrderState:
 def held(by: Any, *, sent: bool = False) -> OrderState:
     made = order()
     found = by.first(facts_of(made))
-    state = outbound_events.after(OrderState(made, []), transition.open_order(made, by, found, NOW))
+    state = outbound_events.after(OrderState(made, []), placement.open_order(made, by, found, NOW))
     if sent:
-        lease = transition.Lease("l", 35.0)
-        change = transition.start_sending(state, 1, by, NOW, lease)
+        lease = placement.Lease("l", 35.0)
+        change = placement.start_sending(state, 1, by, NOW, lease)
         assert change is not None
         state = outbound_events.after(state, change)
     return state
@@ -124,7 +124,7 @@ def test_an_attempt_that_the_backup_holds_as_accepted_is_only_asked_about() -> N
     by = routing()
     state = held(by, sent=True)
     answer = PlacedAnswer(Placed.ACCEPTED)
-    change = transition.on_placement_answer(state, 1, "l", answer, by, SCHEDULE, NOW)
+    change = placement.on_placement_answer(state, 1, "l", answer, by, SCHEDULE, NOW)
     assert change is not None
     state = outbound_events.after(state, change)
     assert states(learned(state, Facts(), by)) == [(1, "one", "accepted")]
@@ -138,7 +138,7 @@ def absent(state: OrderState, number: int, by: Any, at: Any) -> OrderState:
         if row is None or row.state is not S.UNKNOWN:
             break
         later = at + timedelta(hours=n + 1)
-        change = transition.on_status_answer(state, number, StatusAnswer(Seen.NOT_FOUND), by, SCHEDULE, later)
+        change = status_answers.on_status_answer(state, number, StatusAnswer(Seen.NOT_FOUND), by, SCHEDULE, later)
         assert change is not None
         state = outbound_events.after(state, change)
     return state
