@@ -40,7 +40,10 @@ class Guarded(Protocol):
 
 
 class Sources(Protocol):
-    """Where the state and the marks come from; each method blocks."""
+    """Where the state and the marks come from; each method blocks.
+
+    Marks are read before the state: other workers let the epoch grow, and write it down only afterwards.
+    """
 
     def read(self) -> LedgerState: ...
 
@@ -74,8 +77,9 @@ class LedgerWatch:
 
     def start(self) -> None:
         """Compare ledger and log before anything is handled. Blocks. Raises ``ConfigError`` for another ledger."""
+        found = self._sources.marks()
         self.state = self._sources.read()
-        self._compare(self._sources.marks())
+        self._compare(found)
         self.state = self._sources.read()
         self._ledger.behind = self.state.behind_why if self.state.behind_since else ""
 
@@ -105,6 +109,7 @@ class LedgerWatch:
 
     def _look(self, read_log: bool) -> None:
         before, commits = self.state, self._ledger.commits
+        found = self._sources.marks() if read_log else {}
         moved = commits != self._commits and not self._ledger.behind
         state = self._sources.advance(before.epoch) if moved else self._sources.read()
         if state.recoveries > before.recoveries:
@@ -121,8 +126,8 @@ class LedgerWatch:
             self._ledger.behind = state.behind_why
         elif self._ledger.behind:
             self._fall_behind(self._ledger.behind)
-        elif read_log:
-            self._compare(self._sources.marks())
+        else:
+            self._compare(found)
 
     def _compare(self, found: dict[UUID, Mark]) -> None:
         refuse_other(found, self.state.identity)

@@ -184,7 +184,7 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
         return
     words = "the schema of this release" if at == head else f"newer than this release ({head}), which works on it"
     yield Finding("migrations", "ok", f"{at}, {words}")
-    yield _identity(config, identity.read(engine), lag=lag)
+    yield _identity(config, engine, lag=lag)
     running = worker_heartbeats.workers(engine)
     yield from _workers(running)
     yield from _unowned(config, running)
@@ -205,13 +205,15 @@ def _database(config: Config, engine: sa.Engine, *, lag: bool) -> Iterator[Findi
     yield from asyncio.run(_providers(followed, engine))
 
 
-def _identity(config: Config, state: identity.LedgerState, *, lag: bool) -> Finding:
+def _identity(config: Config, engine: sa.Engine, *, lag: bool) -> Finding:
     """Is the ledger as new as the log, and the one that the log belongs to?"""
     recover = "stop nothing; `orderwatch db recover --dry-run`, then without it: docs/operating.md"
+    state = identity.read(engine)
     if state.behind_since is not None:
         return Finding("ledger", "fail", f"older than the log, nothing is sent: {state.behind_why}", recover)
     try:
         found = ledger_log.marks(config.kafka) if lag else {}
+        state = identity.read(engine)  # after the marks: workers let the epoch grow first, and write it down then
         ledger_log.refuse_other(found, state.identity)
     except BrokerUnavailable as error:
         return Finding("ledger", "warn", f"not compared with the log: {error}", "run `orderwatch topics apply`")

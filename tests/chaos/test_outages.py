@@ -160,7 +160,7 @@ def test_orders_wait_while_the_account_is_locked_and_one_attention_tells_it(syst
     system.control("PATCH", "/accounts/znet-main", {"ip_allowed": False})
     owned(system.start_worker())
     system.send(orders("locked", 30, ["sixty"]))
-    wait_until(lambda: attention(system, "integration_down"), 60)
+    wait_until(lambda: attention(system, "access_refused"), 60)
     wait_until(lambda: len(system.rows("select 1 from attempts")) >= 30, 60)
     tried = requests(system)
     wait_until(lambda: requests(system) > tried, 60)  # the lane is tried again and again, and stays closed
@@ -170,5 +170,5 @@ def test_orders_wait_while_the_account_is_locked_and_one_attention_tells_it(syst
     system.wait_for_ends(120)
     verdict = system.books()
     assert verdict.agree and verdict.completed == 30, verdict.differences[:10]
-    told = attention(system, "integration_down")
+    told = attention(system, "access_refused")
     assert len(told) == len({row["since"].hour for row in told}), "more than one in an hour"

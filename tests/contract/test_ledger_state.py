@@ -150,6 +150,23 @@ def test_a_ledger_below_the_log_is_behind_at_the_start(in_log: int | None, behin
     assert bool(world.why) is behind
 
 
+class Busy(World):
+    """Another worker lets the epoch grow, and writes it down, while the log is read."""
+
+    def marks(self) -> dict[UUID, Mark]:
+        self.state = LedgerState(identity=self.state.identity, epoch=self.state.epoch + 1)
+        return {self.state.identity: mark(self.state.epoch)}
+
+
+def test_a_worker_that_starts_beside_a_busy_one_does_not_take_the_ledger_for_restored() -> None:
+    world, held = Busy(0), Held()
+    watch = LedgerWatch(world, held, world.send, "w")
+    watch.start()
+    asyncio.run(watch.look(read_log=True))
+    assert not held.behind
+    assert not world.why
+
+
 def test_a_log_of_another_ledger_is_refused_at_the_start() -> None:
     world = World()
     world.log[uuid4()] = mark(1)
