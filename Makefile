@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test unit coverage check format kafka browser chaos fuzz bench bench-lock bench-plots lock clean help
+.PHONY: demo test unit coverage check format kafka browser chaos fuzz bench bench-lock bench-plots docs lock clean help
 
 PYTHON ?= python3
 ARGS ?=
@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/ready
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-demo: $(READY)  ## run the whole pipeline on bundled servers and compare the four books
+demo: $(READY)  ## run the whole pipeline on bundled servers and reconcile the four ledgers
 	@$(BIN)/orderwatch demo $(ARGS)
 
 test: $(READY)  ## unit, contract and integration suites on bundled servers
@@ -41,7 +41,7 @@ kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
 browser: $(READY)  ## walk every page and every act in Chromium; screenshots in .cache/screenshots
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
-chaos: $(READY)  ## orders flow while a seeded schedule breaks everything, then the books are compared (ARGS=--short)
+chaos: $(READY)  ## orders flow while a seeded schedule breaks everything, then the ledgers are reconciled (ARGS=--short)
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="--inputs 50000 --seed 7")
@@ -51,7 +51,11 @@ fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="-
 bench: $(READY)  ## what an order costs on this machine, on Apache Kafka (ARGS="throughput --orders 5000")
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
+bench-docs: $(READY)  ## build the documentation site into .cache/site; a broken link fails
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(INSTALL) --quiet 'mkdocs-material>=9.6,<10'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
 	@$(BIN)/uv pip compile bench/requirements.txt --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --quiet --custom-compile-command "make bench-lock" --output-file bench/requirements.lock
 

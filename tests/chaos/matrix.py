@@ -1,6 +1,6 @@
 """The failure matrix: for each row of crashes and faults, the tests that hold what must and must not happen.
 
-``python -m tests.chaos.matrix`` writes it into docs/reliability.md. The chaos run (``make chaos``) covers rows 1 to 9,
+``python -m tests.chaos.matrix`` writes it into docs/failure-matrix.md. The chaos run (``make chaos``) covers rows 1 to 9,
 15, 16, 19, 20 and 23 once more, all mixed together.
 """
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "failure-matrix.md"
 
 
 @dataclass(frozen=True)

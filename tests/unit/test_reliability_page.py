@@ -1,4 +1,4 @@
-"""docs/reliability.md shows the failure matrix of tests/chaos/matrix.py, whose tests exist."""
+"""docs/failure-matrix.md shows the failure matrix of tests/chaos/matrix.py, whose tests exist."""
 
 from pathlib import Path
 
