@@ -1,7 +1,7 @@
 """The failure matrix: for each row of crashes and faults, the tests that hold what must and must not happen.
 
-``python -m tests.chaos.matrix`` writes it into docs/failure-matrix.md. The chaos run (``make chaos``) covers rows 1 to 9,
-15, 16, 19, 20 and 23 once more, all mixed together.
+``python -m tests.chaos.matrix`` writes it into docs/failure-matrix.md. The chaos run (``make chaos``) covers rows
+1 to 9, 15, 16, 19, 20 and 23 once more, all mixed together.
 """
 
 import re
