@@ -51,19 +51,19 @@ fuzz: $(READY)  ## a million bad inputs, with a table of what was found (ARGS="-
 bench: $(READY)  ## what an order costs on this machine, on Apache Kafka (ARGS="throughput --orders 5000")
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-docs: $(READY)  ## build the documentation site into .cache/site; a broken link fails
-	@$(BIN)/python -c 'import material' 2>/dev/null || $(INSTALL) --quiet 'mkdocs-material>=9.6,<10'
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
-
-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
+bench-lock: $(READY)  ## resolve bench/requirements.lock again: peers, profiler, plots
 	@$(BIN)/uv pip compile bench/requirements.txt --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --quiet --custom-compile-command "make bench-lock" --output-file bench/requirements.lock
 
 bench-plots: $(READY)  ## draw results written with -o (ARGS="results/*.json --into docs/images")
 	@$$($(BIN)/python -c 'from bench.extras import environment; print(environment())')/python -m bench.plots $(ARGS)
 
+docs: $(READY)  ## build the documentation site into .cache/site; a broken link fails
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(INSTALL) --quiet 'mkdocs-material>=9.6,<10'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
 lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:  ## remove everything that make and the tests made, .venv included

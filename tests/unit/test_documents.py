@@ -11,7 +11,7 @@ from tests.cli_reference import PAGE, commands, markdown
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("examples/**/*.md")), *sorted(DOCS.rglob("*.md"))]
 #: Generated from texts of the code, which has its own tests.
 GENERATED = {DOCS / name for name in ("cli.md", "configuration.md", "metrics.md")}
 #: Words that the code no longer has, or that only ever were names of persons for parts.

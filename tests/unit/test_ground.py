@@ -57,7 +57,7 @@ class TestMakefile:
         assert "needs Python 3.11 or newer" in done.stderr and "Python 3.9.1" in done.stderr
         assert not (tmp_path / ".venv").exists()
 
-    @pytest.mark.parametrize("target", ["demo", "test", "check", "kafka", "chaos", "bench", "lock", "clean"])
+    @pytest.mark.parametrize("target", ["demo", "test", "check", "kafka", "chaos", "bench", "docs", "lock", "clean"])
     def test_every_target_is_explained_by_help(self, target: str) -> None:
         shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert re.search(rf"make {target} +\S", shown)
@@ -68,6 +68,7 @@ class TestCi:
         script = (ROOT / ".ci" / "run").read_text("utf-8")
         run = re.findall(r'^section ".*" make (\w+)', script, re.MULTILINE)
         assert run[:5] == ["test", "check", "kafka", "chaos", "browser"]
+        assert "docs" in run
         assert "set -euo pipefail" in script and os.access(ROOT / ".ci" / "run", os.X_OK)
 
     def test_a_failing_section_ends_it_with_an_error(self, tmp_path: Path) -> None:
