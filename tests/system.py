@@ -257,6 +257,7 @@ def _scenario() -> dict[str, Any]:
     znet = {
         "kind": "znet",
         "currency": "TRY",
+        "switches": {"repeat": "accept-again"},  # a placement that is sent twice is bought twice
         "balance": 1000000,
         "credentials": {"kod": "demo", "sifre": "demo"},
         "life": {"after_checks": 1},

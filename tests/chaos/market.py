@@ -10,6 +10,8 @@ from streams.events import Created
 from tests.planted import CREDENTIALS, PIN
 
 TENANT = "shop"
+#: What a znet shop may do with a reference that it knows already. The first one is the default: it sells again.
+REPEATS = ("accept-again", "reject-4", "ok-8", "echo-first")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
         yield created, ware.ends
 
 
-def scenario(latency_ms: float = 40.0) -> dict[str, Any]:
-    """Two accounts of the simulator."""
+def scenario(latency_ms: float = 40.0, repeat: str = REPEATS[0]) -> dict[str, Any]:
+    """Two accounts of the simulator; a placement that is sent twice to znet is bought twice, unless ``repeat``
+    names another of ``REPEATS``."""
     latency = {"kind": "lognormal", "median_ms": latency_ms, "sigma": 0.6, "max_ms": 900}
     life = {"after_checks": 1, "pin": PIN}
     common = {"balance": 100_000_000, "latency": latency, "life": life, "faults": [*LOST, *DEAF]}
@@ -75,6 +78,7 @@ def scenario(latency_ms: float = 40.0) -> dict[str, Any]:
                 **common,
                 "id": "znet-main",
                 "kind": "znet",
+                "switches": {"repeat": repeat},
                 "currency": "TRY",
                 "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]},
                 "catalogue": [

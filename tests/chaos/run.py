@@ -301,6 +301,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of orders, faults and schedule; default: of chance, printed")
     parser.add_argument("--minutes", type=float, help=f"how long they take to come; default 12; {SHORT_MINUTES} short")
     parser.add_argument("--short", action="store_true", help="one disturbance of each group, short outages")
+    parser.add_argument(
+        "--repeat", choices=market.REPEATS, default=market.REPEATS[0], help="what znet does with a known reference"
+    )
     parser.add_argument("--report", type=Path, help="write the tables as Markdown into this file")
     parser.add_argument("--keep", action="store_true", help="leave logs and data also after success")
     given = parser.parse_args(argv)
@@ -313,6 +316,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def command_of(given: argparse.Namespace) -> str:
     """The command that repeats this run."""
     words = ["--orders", str(given.orders), "--minutes", f"{given.minutes:g}", "--seed", str(given.seed)]
+    words += ["--repeat", given.repeat] if given.repeat != market.REPEATS[0] else []
     return f"make chaos ARGS={shlex.quote(' '.join(words + (['--short'] if given.short else [])))}"
 
 
@@ -331,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = Path(tempfile.mkdtemp(prefix="orderwatch-chaos-"))
     done = False
     try:
-        with opened(directory) as stage:
+        with opened(directory, market.scenario(repeat=given.repeat)) as stage:
             Run(stage, given, findings).go()
         done = True
     except KeyboardInterrupt:

@@ -67,7 +67,14 @@ class Cluster(Kafka):
 class Stage(System):
     """A system whose workers live in slots. ``postgres`` and ``cluster`` are started by ``opened``."""
 
-    def __init__(self, directory: Path, cluster: Cluster, postgres: Postgres, **overrides: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        cluster: Cluster,
+        postgres: Postgres,
+        scenario: Mapping[str, Any] | None = None,
+        **overrides: Mapping[str, Any],
+    ) -> None:
         self.cluster = cluster
         self.postgres = postgres
         self.databases = {slot: Proxy(postgres.port).start() for slot in SLOTS}
@@ -101,7 +108,12 @@ class Stage(System):
         for block, values in overrides.items():
             settings[block] = {**settings.get(block, {}), **values}
         super().__init__(
-            directory, cluster.address, postgres.url, settings=settings, scenario=market.scenario(), environ=CREDENTIALS
+            directory,
+            cluster.address,
+            postgres.url,
+            settings=settings,
+            scenario=scenario or market.scenario(),
+            environ=CREDENTIALS,
         )
 
     def __enter__(self) -> Self:
@@ -187,14 +199,19 @@ def next_release(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(directory: Path, **overrides: Mapping[str, Any]) -> Iterator[Stage]:
-    """Everything but the workers, started; everything stopped at the end. PostgreSQL with its default durability."""
+def opened(
+    directory: Path, scenario: Mapping[str, Any] | None = None, **overrides: Mapping[str, Any]
+) -> Iterator[Stage]:
+    """Everything but the workers, started; everything stopped at the end. PostgreSQL with its default durability.
+
+    ``scenario`` is the simulator's; by default ``market.scenario()``.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with Postgres(directory / "postgres") as postgres, Cluster(directory / "kafka") as cluster:
         engine = sa.create_engine(postgres.url, poolclass=sa.NullPool)
         schema.upgrade(engine)
         engine.dispose()
-        stage = Stage(directory / "system", cluster, postgres, **overrides)
+        stage = Stage(directory / "system", cluster, postgres, scenario, **overrides)
         with stage:
             yield stage
 
