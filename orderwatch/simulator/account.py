@@ -19,6 +19,8 @@ from orderwatch.simulator.scenario import AccountSpec, Constant, Latency, Life, 
 
 Clock = Callable[[], float]
 FIRST_NUMBER = 166189
+#: In the place of an extra state: the provider's word for "in work".
+RELAPSED = "relapsed"
 
 
 class Account:
@@ -33,6 +35,7 @@ class Account:
         self.requests: dict[str, int] = {}
         self.executed = 0
         self.spent = self.returned = Decimal(0)
+        self._latest: Purchase | None = None
         self._timers: list[tuple[float, int, str, Purchase]] = []
         self.apply(spec)
         self.faults = Faults(self.key, spec.faults)
@@ -69,8 +72,8 @@ class Account:
         purchases = self.orders.setdefault(reference, [])
         execution = len(purchases) + 1
         name = f"{self.spec.id}:{reference}:{execution}"
-        if fault is not None and fault.kind is FaultKind.REVERSE:
-            life = msgspec.structs.replace(life, reversal_after_checks=1)
+        if fault is not None:
+            life = msgspec.structs.replace(life, **self._changes(fault))
         cost, now = package.price * quantity, self.clock()
         self.balance -= cost
         self.spent += cost
@@ -91,13 +94,29 @@ class Account:
             executed_at_ns=time.time_ns(),
         )
         if fault is not None:
+            if fault.kind is FaultKind.SAME_ID and self._latest is not None:
+                purchase.external_id = self._latest.external_id
             purchase.hidden_checks = fault.hidden_checks
             purchase.hidden_until = now + fault.hidden_ms / 1000
         self.executed += 1
         purchases.append(purchase)
         self.by_external_id[purchase.external_id] = purchase
         self._wind(purchase)
+        self._latest = purchase
         return purchase
+
+    def _changes(self, fault: Fault) -> dict[str, Any]:
+        """What a fault of the placement changes in the life of the order."""
+        match fault.kind:
+            case FaultKind.REVERSE:
+                return {"reversal_after_checks": 1}
+            case FaultKind.RELAPSE:
+                return {"reversal_after_checks": 1, "relapse_checks": 2}
+            case FaultKind.LATE_PIN:
+                return {"pin_after_checks": 2}
+            case FaultKind.SAME_PIN if self._latest is not None:
+                return {"pin": next(iter(self._latest.pins()), False)}
+        return {}
 
     def advance(self) -> None:
         """Let the clock finish and reverse what is due, also where nobody asks."""
@@ -145,6 +164,9 @@ class Account:
         self.ripen(purchase)
         if purchase.state == "success":
             limit = life.reversal_after_checks
+            if limit is not None and purchase.successes >= limit and purchase.relapses < life.relapse_checks:
+                purchase.relapses += check
+                return RELAPSED
             if limit is not None and purchase.successes >= limit:
                 self.finish(purchase, "reversed")
             else:

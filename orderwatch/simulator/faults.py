@@ -1,6 +1,7 @@
 """The ways a provider can misbehave, and which request is hit by which."""
 
 import hashlib
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -34,6 +35,22 @@ class FaultKind(StrEnum):
     REDIRECT = "redirect"  # 302 to the same request
     HUGE = "huge"  # 10 MB of spaces behind the answer
     GZIP_BOMB = "gzip_bomb"  # 100 MB behind the answer, compressed
+    SAY = "say"  # ``text`` as it is in the place of the answer, with HTTP ``status`` (200)
+    FIREWALL = "firewall"  # a page of HTTP ``status`` (403); the shop never sees the request
+    SECOND_ANSWER = "second_answer"  # another whole answer (``text``, or the same again) follows on the connection
+    LATE_408 = "late_408"  # an HTTP 408 that nobody asked for follows, and the connection stays open
+    UNKNOWN_WORD = "unknown_word"  # the state is the word ``text`` ("review"; znet "7")
+    STRANGER = "stranger"  # the row is of another order: ``field`` differs; znet, which repeats nothing, adds its PIN
+    TWO_ROWS = "two_rows"  # one more order, with another PIN, under the same reference
+    CONTRADICTION = "contradiction"  # inner and outer state say different things
+    PARTIAL = "partial"  # one code fewer than there are units
+    PLACEHOLDER = "placeholder"  # the word ``text`` ("null") where the codes belong
+    CODE_IN_MESSAGE = "code_in_message"  # the codes stand in the text for people, none where it belongs
+    LATE_PIN = "late_pin"  # success at once, the PIN with the third answer that says so
+    RELAPSE = "relapse"  # success once, then twice in work again, then called off
+    COST = "cost"  # the cost that is told is the true one times ``factor``; what is taken stays the same
+    SAME_ID = "same_id"  # the order gets the id of the account's order before it
+    SAME_PIN = "same_pin"  # the order delivers the PIN of the account's order before it
 
 
 #: Purchases made by one hit placement; 1 where a kind is not listed.
@@ -45,6 +62,7 @@ EXECUTIONS = {
     FaultKind.REFUSE: 0,
     FaultKind.LOCK_OUT: 0,
     FaultKind.REDIRECT: 0,
+    FaultKind.FIREWALL: 0,
     FaultKind.EXECUTE_TWICE: 2,
 }
 
@@ -54,7 +72,36 @@ ONLY_FOR = {
     FaultKind.HIDE: frozenset({"place"}),
     FaultKind.REVERSE: frozenset({"place", "check"}),
     FaultKind.STALE: frozenset({"check"}),
+    FaultKind.UNKNOWN_WORD: frozenset({"place", "check"}),
+    FaultKind.STRANGER: frozenset({"check"}),
+    FaultKind.TWO_ROWS: frozenset({"check"}),
+    FaultKind.CONTRADICTION: frozenset({"place", "check"}),
+    FaultKind.PARTIAL: frozenset({"check"}),
+    FaultKind.PLACEHOLDER: frozenset({"check"}),
+    FaultKind.CODE_IN_MESSAGE: frozenset({"check"}),
+    FaultKind.LATE_PIN: frozenset({"place"}),
+    FaultKind.RELAPSE: frozenset({"place"}),
+    FaultKind.COST: frozenset({"place", "check"}),
+    FaultKind.SAME_ID: frozenset({"place"}),
+    FaultKind.SAME_PIN: frozenset({"place"}),
 }
+
+#: Kinds that change what a whole answer says about an order.
+UNTRUE = frozenset(
+    {
+        FaultKind.UNKNOWN_WORD,
+        FaultKind.STRANGER,
+        FaultKind.TWO_ROWS,
+        FaultKind.CONTRADICTION,
+        FaultKind.PARTIAL,
+        FaultKind.PLACEHOLDER,
+        FaultKind.CODE_IN_MESSAGE,
+        FaultKind.COST,
+    }
+)
+
+#: HTTP status of an answer that a fault makes; 503 where a kind is not listed.
+STATUSES = {FaultKind.SAY: 200, FaultKind.FIREWALL: 403}
 
 Operation = Literal["place", "check", "balance", "catalogue"]
 
@@ -64,22 +111,27 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``times`` is the number of requests hit: 1 when absent, no limit when null or when only a probability below 1 is
     given. ``executions`` overrides how many purchases a hit placement makes. ``hidden_checks`` and ``hidden_ms`` keep
-    those purchases out of sight of status look-ups, whatever the kind.
+    those purchases out of sight of status look-ups, whatever the kind. ``player`` is the whole player id,
+    ``player_contains`` a part of it, as a firewall sees it. In ``text`` of ``say`` and of ``second_answer`` the word
+    ``{reference}`` stands for the reference that was asked about.
     """
 
     kind: FaultKind
     operation: Operation = "place"
     package: str | None = None
     player: str | None = None
+    player_contains: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     times: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType | None = msgspec.UNSET
     probability: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     executions: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
     hidden_checks: Annotated[int, msgspec.Meta(ge=0)] = 0
     hidden_ms: Annotated[float, msgspec.Meta(ge=0)] = 0
     ms: Annotated[float, msgspec.Meta(ge=0)] = 100
-    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 503
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] | None = None  # None: as STATUSES has it
     code: int | None = None  # refuse: None is znet 3, zdk 110
     text: str | None = None
+    field: Literal["id", "player", "product", "quantity"] = "id"  # stranger: what is not ours
+    factor: Decimal = Decimal(10)  # cost
     retry_after_s: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:
@@ -90,13 +142,23 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("executions of a fault that no purchase can follow; expected operation place, no lock_out")
         if self.kind is FaultKind.HIDE and not (self.hidden_checks or self.hidden_ms):
             raise ValueError("hide without a duration; expected hidden_checks or hidden_ms above 0")
-        if self.operation in ("balance", "catalogue") and (self.package is not None or self.player is not None):
+        if self.kind is FaultKind.SAY and self.text is None:
+            raise ValueError("say without a text; expected text, which may be empty")
+        if self.status is not None and self.status < 400 and self.kind is not FaultKind.SAY:
+            raise ValueError(f"status of {self.kind} is {self.status}; expected 400 to 599")
+        named = (self.package, self.player, self.player_contains) != (None, None, None)
+        if self.operation in ("balance", "catalogue") and named:
             raise ValueError(f"a {self.operation} request has no package and no player; expected neither")
 
     @property
     def purchases(self) -> int:
         """How many purchases a hit placement makes."""
         return EXECUTIONS.get(self.kind, 1) if self.executions is None else self.executions
+
+    @property
+    def http_status(self) -> int:
+        """The status of an answer that the fault makes."""
+        return STATUSES.get(self.kind, 503) if self.status is None else self.status
 
     @property
     def limit(self) -> int | None:
@@ -167,9 +229,12 @@ class Faults:
 
 def matches(fault: Fault, goods: list[tuple[str, str]]) -> bool:
     """Whether one of these (package, player) pairs is meant; a rule naming neither means every request."""
-    if fault.package is None and fault.player is None:
+    if fault.package is None and fault.player is None and fault.player_contains is None:
         return True
-    return any(fault.package in (None, package) and fault.player in (None, player) for package, player in goods)
+    return any(
+        fault.package in (None, package) and fault.player in (None, player) and (fault.player_contains or "") in player
+        for package, player in goods
+    )
 
 
 def fraction(text: str) -> float:

@@ -29,7 +29,8 @@ class Purchase:
 
     ``number`` counts all purchases of the account, ``execution`` those under the same reference, from 1. ``checks``
     counts the status questions that named it, ``shown`` those that were answered with it, ``successes`` the answers
-    that called it a success. ``started`` and ``hidden_until`` are seconds of the account's clock.
+    that called it a success, ``relapses`` those that said afterwards that it is in work again. ``started`` and
+    ``hidden_until`` are seconds of the account's clock.
     """
 
     account: str
@@ -53,6 +54,7 @@ class Purchase:
     checks: int = 0
     shown: int = 0
     successes: int = 0
+    relapses: int = 0
 
     def pins(self) -> list[str]:
         """The codes this purchase delivers, one per unit; none when its life has none."""

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 import zlib
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -20,6 +21,7 @@ BOMB_BYTES = 100 * 1024 * 1024
 
 SILENT = frozenset({FaultKind.TIMEOUT_AFTER, FaultKind.TIMEOUT_BEFORE})
 HANG_UP = frozenset({FaultKind.HANG_UP_AFTER, FaultKind.HANG_UP_BEFORE})
+TWO_ANSWERS = frozenset({FaultKind.SECOND_ANSWER, FaultKind.LATE_408})
 RESET = frozenset({FaultKind.RESET_AFTER, FaultKind.RESET_BEFORE})
 
 
@@ -38,6 +40,8 @@ async def deliver(request: web.BaseRequest, answer: Answer, fault: Fault | None)
         return await in_pieces(request, answer, [answer.body[: len(answer.body) // 2]], 0)
     if kind is FaultKind.DRIP:
         return await in_pieces(request, answer, [bytes([byte]) for byte in answer.body], fault.ms / 1000)
+    if kind in TWO_ANSWERS:
+        return TwoAnswers(request, answer, second_of(answer, fault))
     if kind is FaultKind.SLOW:
         await asyncio.sleep(fault.ms / 1000)
     response = whole(distorted(request, answer, fault))
@@ -50,7 +54,12 @@ def distorted(request: web.BaseRequest, answer: Answer, fault: Fault) -> Answer:
     """The answer a client gets to read instead of the true one."""
     match fault.kind:
         case FaultKind.ERROR_AFTER | FaultKind.ERROR_BEFORE:
-            return Answer(b"Service Unavailable", answer.label, fault.status)
+            said = "Service Unavailable" if fault.text is None else fault.text
+            return Answer(said.encode(), answer.label, fault.http_status)
+        case FaultKind.SAY:
+            return Answer((fault.text or "").encode(), answer.label, fault.http_status, answer.content_type)
+        case FaultKind.FIREWALL:
+            return Answer(PAGE, answer.label, fault.http_status, "text/html; charset=utf-8")
         case FaultKind.HTML:
             return Answer(PAGE, answer.label)
         case FaultKind.EMPTY:
@@ -99,6 +108,42 @@ async def in_pieces(
     if sum(map(len, pieces)) < len(answer.body):
         hang_up(request)
     return response
+
+
+class TwoAnswers(web.Response):
+    """Two whole answers in one write; the connection stays open. Nobody asked for the second one."""
+
+    def __init__(self, request: web.BaseRequest, first: Answer, second: Answer) -> None:
+        super().__init__()
+        self._bytes = raw(first) + raw(second)
+        self._transport = request.transport
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write both; one write, so that a client that reads the first has the second in its socket."""
+        if self._transport is not None:
+            self._transport.write(self._bytes)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """All is written."""
+
+
+def second_of(answer: Answer, fault: Fault) -> Answer:
+    """What follows the answer."""
+    if fault.kind is FaultKind.LATE_408:
+        return Answer(b"", "408", 408)
+    return answer if fault.text is None else Answer(fault.text.encode(), "", content_type=answer.content_type)
+
+
+def raw(answer: Answer) -> bytes:
+    """The bytes of a whole answer on a connection that is kept."""
+    reason = HTTPStatus(answer.status).phrase
+    headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
+    lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + answer.body
 
 
 def hang_up(request: web.BaseRequest) -> web.Response:

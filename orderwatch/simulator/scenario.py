@@ -69,7 +69,8 @@ class Life(Strict, frozen=True, kw_only=True):
     matter, and with neither the first check shows the end. ``extra_states`` are shown verbatim, one per check,
     before anything else; ``final_word`` replaces the provider's word for the end. ``pin`` is true for a code derived
     from the reference, or the code itself. A success is called off after it was shown ``reversal_after_checks``
-    times, or ``reversal_after_ms`` after the purchase.
+    times, or ``reversal_after_ms`` after the purchase; before that ``relapse_checks`` answers say that it is in work
+    again.
     """
 
     final: Literal["success", "fail", "pending"] = "success"
@@ -82,6 +83,7 @@ class Life(Strict, frozen=True, kw_only=True):
     text: str | None = None  # None: the provider's usual sentence
     reversal_after_checks: Positive | None = None
     reversal_after_ms: Milliseconds | None = None
+    relapse_checks: Count = 0
     latency: Latency | None = None  # of placements and znet look-ups; None: the account's
 
     def checks_needed(self) -> int:

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from types import ModuleType
 
+import msgspec
 from aiohttp import web
 
 from orderwatch.simulator import control, zdk, znet
@@ -100,7 +101,7 @@ class Running:
         pause_s = latency_s(account, ask)
         if pause_s:
             await asyncio.sleep(pause_s)
-        return await deliver(request, answer, fault)
+        return await deliver(request, answer, filled(fault, ask.reference))
 
 
 def decide(market: Market, account: Account, shop: ModuleType, ask: Asked, call: Call) -> tuple[Fault | None, Answer]:
@@ -112,6 +113,13 @@ def decide(market: Market, account: Account, shop: ModuleType, ask: Asked, call:
         fault = account.faults.hit(ask.operation, ask.reference, shop.goods(account, ask, call))
     answer: Answer = shop.answer(market, account, ask, call, fault)
     return fault, answer
+
+
+def filled(fault: Fault | None, reference: str) -> Fault | None:
+    """The fault with the reference in its text."""
+    if fault is None or fault.text is None or "{reference}" not in fault.text:
+        return fault
+    return msgspec.structs.replace(fault, text=fault.text.replace("{reference}", reference))
 
 
 def latency_s(account: Account, ask: Asked) -> float:

@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from orderwatch.simulator import zdk_catalogue
-from orderwatch.simulator.account import Account
-from orderwatch.simulator.faults import Fault, FaultKind
+from orderwatch.simulator.account import RELAPSED, Account
+from orderwatch.simulator.faults import UNTRUE, Fault, FaultKind
 from orderwatch.simulator.market import Market
 from orderwatch.simulator.orders import Purchase
 from orderwatch.simulator.scenario import QuantityRange, ZdkAccount, ZdkPackage
 from orderwatch.simulator.wire import NOT_EXECUTED, Answer, Asked, Call, as_json, buys_nothing, refuses
+from orderwatch.simulator.zdk_untrue import untrue
 
 WORDS = {"pending": "wait", "success": "accept", "fail": "reject", "reversed": "reject"}
 MESSAGES = {
@@ -78,7 +79,9 @@ def answer(market: Market, account: Account, ask: Asked, call: Call, fault: Faul
         reply = profile(account)
     else:
         reply = zdk_catalogue.answer(spec_of(account).catalogue, call)
-    return refused(account, fault) if fault is not None and refuses(fault) else reply
+    if fault is None:
+        return reply
+    return refused(account, fault) if refuses(fault) else untrue(reply, fault) if fault.kind in UNTRUE else reply
 
 
 def place(market: Market, account: Account, call: Call, fault: Fault | None) -> Answer:
@@ -177,6 +180,7 @@ def check_row(account: Account, purchase: Purchase, state: str, extra: str | Non
     switches = spec_of(account).switches
     if extra is not None:
         state = "pending"
+        extra = None if extra is RELAPSED else extra
     pins = purchase.released_pins() if state == "success" else []
     row: dict[str, Any] = {
         "order_id": purchase.external_id,

@@ -4,12 +4,13 @@ from decimal import Decimal
 
 import msgspec
 
-from orderwatch.simulator.account import Account
-from orderwatch.simulator.faults import Fault, FaultKind, Operation
+from orderwatch.simulator.account import RELAPSED, Account
+from orderwatch.simulator.faults import UNTRUE, Fault, FaultKind, Operation
 from orderwatch.simulator.market import Market
 from orderwatch.simulator.orders import Purchase
 from orderwatch.simulator.scenario import ZnetAccount
 from orderwatch.simulator.wire import NOT_EXECUTED, Answer, Asked, Call, buys_nothing, refuses
+from orderwatch.simulator.znet_untrue import untrue
 
 SERVICES: dict[str, Operation] = {
     "pin_ekle.php": "place",
@@ -57,7 +58,11 @@ def answer(market: Market, account: Account, ask: Asked, call: Call, fault: Faul
         reply = balance(account)
     else:
         reply = catalogue(account)
-    return refused(account, fault) if fault is not None and refuses(fault) else reply
+    if fault is None:
+        return reply
+    if refuses(fault):
+        return refused(account, fault)
+    return untrue(account, reply, fault, text) if fault.kind in UNTRUE else reply
 
 
 def place(market: Market, account: Account, call: Call, fault: Fault | None) -> Answer:
@@ -110,6 +115,7 @@ def check(account: Account, reference: str, fault: Fault | None) -> Answer:
         return text(account, "" if switches.unknown_reference == "empty" else "3|İşlem bulunamadı", "not_found")
     purchase, extra = visible[0]
     if extra is not None:
+        extra = WORDS["pending"] if extra is RELAPSED else extra
         return text(account, f"OK|{extra}|{switches.no_pin}|{TEXTS['pending']}", f"found:{extra}")
     state = "pending" if fault is not None and fault.kind is FaultKind.STALE else purchase.state
     word = WORDS[state] if state == "pending" else purchase.life.final_word or WORDS[state]
