@@ -9,15 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from orderwatch.crash.log import Log
 from orderwatch.crash.memory import MemoryLedger, MemoryViews
+from orderwatch.crash.scenario import Act
 from streams.errors import BrokerUnavailable, StoreUnavailable
 from streams.kafka.producer import Outgoing
-
-if TYPE_CHECKING:
-    from orderwatch.crash.world import World
 
 T = TypeVar("T")
 
@@ -33,10 +31,32 @@ class Point:
     can_fail: bool
 
 
+class Host(Protocol):
+    """What a process needs of the world that it runs in."""
+
+    counting: bool
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of virtual time."""
+
+    def now(self) -> datetime:
+        """The database's clock."""
+
+    def reached(self, process: "Process", where: str, can_fail: bool) -> Act | None:
+        """Count a point; what happens to the process there."""
+
+    def kill(self, process: "Process") -> None:
+        """The process and its memory are gone."""
+
+    def freeze(self, process: "Process", seconds: float) -> None:
+        """The process stands still for so long."""
+
+
 class Process:
     """One process: its doors stop working when it is killed, and wait while it is frozen."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: Host, name: str) -> None:
         self.world = world
         self.name = name
         self.alive = True
@@ -137,7 +157,7 @@ class DoorEmitter:
 class WorkerClock:
     """Database time as a worker sees it: a little behind, never ahead."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Host) -> None:
         self._world = world
 
     def now(self) -> datetime:

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from agents.handlers import check, commands, dispatch
 from agents.handlers import projections as handler_projections
+from agents.handlers.context import HandlerContext
 from agents.runtime.guard import HOLDING, Delivery, Guard
 from agents.runtime.ordered_pool import Pool
-from orderwatch.crash.log import Record
-from orderwatch.crash.process import DoorViews, Process
+from orderwatch.crash.log import Log, Record
+from orderwatch.crash.memory import MemoryViews
+from orderwatch.crash.process import DoorViews, Host, Process
 from streams.errors import EventError, OrderNotFound
-
-if TYPE_CHECKING:
-    from orderwatch.crash.world import World
 
 #: A worker that stood still, and wakes up without its partitions, learns of that with its next heartbeat.
 HEARTBEAT_S = 1.0
@@ -55,10 +54,37 @@ class Arrival:
         self.acknowledge()
 
 
+class WorkerHost(Host, Protocol):
+    """What a worker needs of its world besides."""
+
+    @property
+    def log(self) -> Log:
+        """The broker."""
+
+    @property
+    def views(self) -> MemoryViews:
+        """The tables for readers."""
+
+    @property
+    def owner(self) -> Process | None:
+        """Who has the partitions now."""
+
+    def deps(self, process: Process) -> HandlerContext:
+        """The parts of one process, its own lanes and adapters included."""
+
+    def say(self, process: Process | None, what: str) -> None:
+        """One line of the trace."""
+
+    def object_to(self, what: str) -> None:
+        """Something happened that must not."""
+
+
 class Worker(Process):
     """A worker process: the agents with their pools and guard, and the delay line."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    world: WorkerHost
+
+    def __init__(self, world: WorkerHost, name: str) -> None:
         super().__init__(world, name)
         #: As in ``agents.topology``: what lay before may have been begun by another worker.
         self._ours_from = {topic: len(world.log.records(topic)) for topic in AGENTS}
