@@ -63,8 +63,9 @@ def main(
                 f"{report.seconds:.1f}",
             )
         )
-        total.shortest |= report.shortest
+        total.shortest = report.shortest | total.shortest
         total.wrong += report.wrong
+        total.kinds.update(report.kinds)
         total.ends.update(report.ends)
         total.doubled += report.doubled
         total.swept += report.swept
@@ -74,9 +75,10 @@ def main(
     say("ends: " + ", ".join(f"{count} {end}" for end, count in total.ends.most_common()))
     say(f"executed twice by the provider itself: {total.doubled}; woken by the sweeper only: {total.swept}")
     if total.wrong:
-        for run, seen in total.shortest.values():
+        for kind, (run, seen) in total.shortest.items():
             say()
-            say(explorer.told(run, seen))
+            say(explorer.told(run, seen, kind))
+        show(("wrong runs", "kind"), [(count, kind) for kind, count in total.kinds.most_common()], empty="")
         fail(f"{total.wrong} runs went wrong, in {len(total.shortest)} ways: their shortest traces are above")
     say("nothing was bought twice, nothing was lost")
 

@@ -1,6 +1,7 @@
 """Enumerates the points of every run and stops a process at each of them; finds the shortest run that goes wrong."""
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,6 +60,8 @@ class Report:
     doubled: int = 0
     swept: int = 0
     wrong: int = 0
+    #: Wrong runs by kind of objection; a run may show several.
+    kinds: Counter[str] = field(default_factory=Counter)
     shortest: dict[str, tuple[Run, Seen]] = field(default_factory=dict)
 
 
@@ -142,9 +145,7 @@ def explore(
         report.swept += seen.asleep
         if seen.objections:
             report.wrong += 1
-            kind = _kind(seen.objections[0])
-            if kind not in report.shortest:
-                report.shortest[kind] = shortest(run, seen) if shrink else (run, seen)
+            _note(report, run, seen, shrink=shrink)
         progress(report)
         if stop_after and report.wrong >= stop_after:
             break
@@ -152,28 +153,49 @@ def explore(
     return report
 
 
+def _note(report: Report, run: Run, seen: Seen, *, shrink: bool) -> None:
+    """Every kind of objection of a run is counted, and the first run of each kind is kept."""
+    for kind in dict.fromkeys(map(_kind, seen.objections)):
+        report.kinds[kind] += 1
+        if kind not in report.shortest:
+            report.shortest[kind] = shortest(run, seen, kind) if shrink else (run, seen)
+
+
+#: What differs between objections of one kind: quoted contents, references, numbers.
+_NAMES = re.compile(r"""b'.*'|b".*"|\b[0-9a-f]{8}[0-9a-f-]*\b|\d+""", re.DOTALL)
+
+
 def _kind(objection: str) -> str:
-    """An objection without its names and numbers."""
-    return "".join("#" if letter.isdigit() else letter for letter in objection)
+    """An objection without its names, numbers and quoted contents."""
+    return _NAMES.sub("#", objection)
 
 
-def shortest(run: Run, seen: Seen) -> tuple[Run, Seen]:
-    """The smallest run found that raises the same objection: fewer disturbances, steps, units, no fault, less trace."""
-    kind = _kind(seen.objections[0])
+def shortest(run: Run, seen: Seen, kind: str | None = None) -> tuple[Run, Seen]:
+    """The smallest run found that raises the same kind of objection (by default the first one of ``seen``): fewer
+    disturbances, steps, units, no fault, less trace."""
+    kind = kind or _kind(seen.objections[0])
     smaller = True
     while smaller:
         smaller = False
         for candidate in _smaller(run):
             found = perform(candidate)
-            if kind in map(_kind, found.objections) and _length(candidate, found) < _length(run, seen):
+            if kind in map(_kind, found.objections) and _length(candidate, found, kind) < _length(run, seen, kind):
                 run, seen, smaller = candidate, found, True
                 break
     return run, seen
 
 
-def _length(run: Run, seen: Seen) -> tuple[int, int, int]:
-    first = next((i for i, line in enumerate(seen.trace) if "WRONG" in line), len(seen.trace))
-    return len(run.scenario.steps), len(run.plan), first
+def _length(run: Run, seen: Seen, kind: str) -> tuple[int, int, int]:
+    return len(run.scenario.steps), len(run.plan), _first(seen, kind)
+
+
+def _first(seen: Seen, kind: str | None) -> int:
+    """Where the trace shows an objection of this kind (None: any) for the first time."""
+    for number, line in enumerate(seen.trace):
+        _, wrong, objection = line.partition("WRONG: ")
+        if wrong and kind in (None, _kind(objection)):
+            return number
+    return len(seen.trace)
 
 
 def _smaller(run: Run) -> Iterator[Run]:
@@ -201,12 +223,11 @@ def _earlier(run: Run) -> Iterator[Run]:
                 yield replace(run, plan={**others, earlier: act})
 
 
-def told(run: Run, seen: Seen) -> str:
-    """A wrong run for people: what it was, what was wrong, and every step up to the first of it."""
+def told(run: Run, seen: Seen, kind: str | None = None) -> str:
+    """A wrong run for people: what it was, what was wrong, and every step up to the first of it (of this kind)."""
     steps = "\n".join(f"  {step}" for step in run.scenario.steps)
     wrong = "\n".join(f"  {objection}" for objection in dict.fromkeys(seen.objections))
-    last = next((i for i, line in enumerate(seen.trace) if "WRONG" in line), len(seen.trace) - 1)
-    return f"{run}\nSteps\n{steps}\nWrong\n{wrong}\nTrace\n" + "\n".join(seen.trace[: last + 1])
+    return f"{run}\nSteps\n{steps}\nWrong\n{wrong}\nTrace\n" + "\n".join(seen.trace[: _first(seen, kind) + 1])
 
 
 __all__ = ["COMA", "FAIL", "FAULTS", "KILL", "NAP", "SCENARIOS", "Report", "Run", "explore", "pairs", "perform", "told"]

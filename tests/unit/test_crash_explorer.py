@@ -21,6 +21,7 @@ from db.rows import OrderState
 from orderwatch.crash import explore as explorer
 from orderwatch.crash import shop
 from orderwatch.crash.explore import Report, Run, explore, pairs, perform, runs, shortest, told
+from orderwatch.crash.judge import Judge
 from orderwatch.crash.memory import MemoryLedger
 from orderwatch.crash.scenario import COMA, FAIL, FAULTS, KILL, NAP, SCENARIOS, Act, Fault, Scenario
 from orderwatch.crash.shop import CLASSES, LookUp, PlainShop
@@ -246,6 +247,45 @@ def test_a_provider_that_shows_orders_later_than_its_profile_says_is_found_out()
     slow = Fault("delayed", "no answer, executed after a minute", delay_s=60.0)
     seen = perform(Run(Subject("hasty", Hasty, PlainShop), SCENARIOS["one order"], slow))
     assert any("bought 2 times" in objection for objection in seen.objections)
+
+
+def test_one_kind_of_violation_does_not_hide_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_timeouts_as_refusals(monkeypatch)
+    right = Judge.wrote
+
+    def noisy(self: Judge, before: OrderState | None, after: OrderState) -> None:
+        order = after.order
+        self._world.object_to(f"{order.order_id}: noise {order.rev} in b'{order.rev}-{after.order.version}'")
+        right(self, before, after)
+
+    monkeypatch.setattr(Judge, "wrote", noisy)
+    lives = [(Run(SUBJECTS["look-up"], SCENARIOS[life], FAULTS["lost"]), None) for life in ("one order", "two orders")]
+    report = explore(lives, shrink=False)
+    noise, *others = sorted(report.shortest, key=lambda kind: "noise" not in kind)
+    assert "noise" in noise and not any("noise" in kind for kind in others)
+    assert any("settled as rejected, and bought" in kind for kind in others)
+    assert report.kinds[noise] == 2 == report.wrong
+    texts = [told(run, seen, kind) for kind, (run, seen) in report.shortest.items()]
+    assert all("WRONG" in text.splitlines()[-1] for text in texts)
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("o1: bought 2 times", "o1: bought 3 times"),
+        ("o1, line 1: bought 2 times (6e2e96351b4b60e7)", "o1, line 1: bought 2 times (aa0f96351b4b60e7)"),
+        ("orders.referenced: one id, two contents: b'{\"cost\": 1}'", "orders.referenced: one id, two contents: b'{}'"),
+        ("o1: never told (t-o1-1)", "o2: never told (t-o2-1)"),
+    ],
+)
+def test_violations_that_differ_in_names_and_contents_are_of_one_kind(first: str, second: str) -> None:
+    assert explorer._kind(first) == explorer._kind(second)
+
+
+def test_violations_of_different_rules_are_of_different_kinds() -> None:
+    said = ["o1: left completed", "o1: left failed", "o1/1: settled as failed, and bought 1 times", "o1/1: born sent"]
+    assert len({explorer._kind(objection) for objection in said}) == len(said)
 
 
 def test_a_wrong_run_is_made_as_short_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
