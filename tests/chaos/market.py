@@ -48,6 +48,68 @@ DEAF = [
     {"kind": "hang_up_before", "probability": 0.01, "operation": "check"},
 ]
 
+#: 4 % of the answers to placements do not say what happened, nearly all of them after the provider has bought.
+UNTRUE = [
+    {"kind": "firewall", "probability": 0.004},
+    {"kind": "firewall", "probability": 0.004, "executions": 1},
+    {"kind": "error_after", "probability": 0.003, "status": 401, "text": "Unauthorized"},
+    {"kind": "error_after", "probability": 0.003, "status": 403, "text": "<html><title>403</title></html>"},
+    {"kind": "error_after", "probability": 0.003, "status": 409, "text": "Conflict"},
+    {"kind": "unknown_word", "probability": 0.003},
+    {"kind": "contradiction", "probability": 0.003},
+    {"kind": "second_answer", "probability": 0.004, "text": "3|Yetersiz Bakiye"},
+    {"kind": "late_408", "probability": 0.004},
+    {"kind": "late_pin", "probability": 0.004},
+    {"kind": "cost", "probability": 0.004},
+]
+#: 5 % of the answers to questions are of no use, or about something else.
+DOUBTFUL = [
+    {"kind": "unknown_word", "probability": 0.008, "operation": "check"},
+    {"kind": "two_rows", "probability": 0.008, "operation": "check"},
+    {"kind": "contradiction", "probability": 0.008, "operation": "check"},
+    {"kind": "placeholder", "probability": 0.008, "operation": "check", "text": "Kod yok"},
+    {"kind": "second_answer", "probability": 0.008, "operation": "check"},
+    {"kind": "late_408", "probability": 0.004, "operation": "check"},
+    {"kind": "stale", "probability": 0.004, "operation": "check"},
+]
+#: Texts of a shop that sold and says that it was sold before, or that it does not know.
+SOLD_SAYS = (
+    "Daha &Ouml;nce G&ouml;nderilmi&#351;",
+    "Mu\u0308kerrer\u00a0is\u0327lem",
+    "Duplicate order for this product",
+    "الطلب مكرر",
+    "Bilinmeyen hata",
+)
+
+
+def _sold_says(form: str) -> list[dict[str, Any]]:
+    """``form`` is the shop's refusal with its text left open."""
+    return [{"kind": "say", "probability": 0.002, "text": form.replace("{}", text)} for text in SOLD_SAYS]
+
+
+#: What only one of the two protocols can say.
+ZNET_SAYS = [
+    *_sold_says("3|{}"),
+    {"kind": "say", "probability": 0.005, "operation": "check", "text": "3|Sistem bakımda"},
+    {
+        "kind": "say",
+        "probability": 0.005,
+        "operation": "check",
+        "text": "3|Çok sık sorgulama yaptınız, 10 sn bekleyiniz",
+    },
+]
+ZDK_SAYS = [
+    *_sold_says('{"status":"ERROR","message":"{}"}'),
+    {"kind": "say", "probability": 0.002, "status": 409, "text": '{"success":false,"message":"Duplicate order_uuid"}'},
+    *(
+        {"kind": "stranger", "probability": 0.003, "operation": "check", "field": field}
+        for field in ("player", "product", "quantity")
+    ),
+]
+
+LOST_KINDS = {fault["kind"] for fault in LOST}
+UNTRUE_KINDS = {fault["kind"] for fault in [*UNTRUE, *DOUBTFUL, *ZNET_SAYS, *ZDK_SAYS]} - LOST_KINDS
+
 
 def orders(count: int, seed: int) -> Iterator[tuple[Created, str]]:
     """``count`` orders of the mix, each with the status that it must end with; the same for the same seed."""
@@ -71,13 +133,15 @@ def scenario(latency_ms: float = 40.0, repeat: str = REPEATS[0]) -> dict[str, An
     names another of ``REPEATS``."""
     latency = {"kind": "lognormal", "median_ms": latency_ms, "sigma": 0.6, "max_ms": 900}
     life = {"after_checks": 1, "pin": PIN}
-    common = {"balance": 100_000_000, "latency": latency, "life": life, "faults": [*LOST, *DEAF]}
+    common = {"balance": 100_000_000, "latency": latency, "life": life}
+    shared = [*LOST, *DEAF, *UNTRUE, *DOUBTFUL]
     return {
         "accounts": [
             {
                 **common,
                 "id": "znet-main",
                 "kind": "znet",
+                "faults": [*shared, *ZNET_SAYS],
                 "switches": {"repeat": repeat},
                 "currency": "TRY",
                 "credentials": {"kod": CREDENTIALS["ZNET_KOD"], "sifre": CREDENTIALS["ZNET_SIFRE"]},
@@ -92,6 +156,7 @@ def scenario(latency_ms: float = 40.0, repeat: str = REPEATS[0]) -> dict[str, An
                 **common,
                 "id": "barakat-1",
                 "kind": "zdk",
+                "faults": [*shared, *ZDK_SAYS],
                 "currency": "USD",
                 "credentials": {"token": CREDENTIALS["BARAKAT_TOKEN"]},
                 "catalogue": [

@@ -43,6 +43,7 @@ class Findings:
     longest_of_all: tuple[float, float] = (0.0, 0.0)
     happened: list[Happened] = field(default_factory=list)
     lost_answers: int = 0
+    untrue_answers: int = 0
     workers: int = 0
 
     @property
@@ -78,6 +79,7 @@ def results(found: Findings) -> list[tuple[str, str]]:
         ("completed / failed", f"{found.completed:,} / {found.failed:,}"),
         ("executions at the providers", f"{found.bought:,}"),
         ("answers to placements lost", f"{found.lost_answers:,}"),
+        ("answers that did not say what happened", f"{found.untrue_answers:,}"),
         ("orders lost", str(len(found.lost))),
         ("bought twice", str(len(found.bought_twice))),
         ("final states wrong", str(len(found.wrong_states))),

@@ -211,9 +211,9 @@ class Run:
         found.leaks = list(self.leaks())[:_TABLE_SAMPLE]
         rows = stage.rows("select code, count(*) as n from attention group by code")
         found.attention = {row["code"]: int(row["n"]) for row in rows}
-        requests = stage.control("GET", "/requests?operation=place")
-        lost = {fault["kind"] for fault in market.LOST}
-        found.lost_answers = sum(row["answered"].split(":")[0] in lost for row in requests)
+        hit = [(row["operation"], row["answered"].partition(":")[0]) for row in stage.control("GET", "/requests")]
+        found.lost_answers = sum(kind in market.LOST_KINDS for operation, kind in hit if operation == "place")
+        found.untrue_answers = sum(kind in market.UNTRUE_KINDS for _, kind in hit)
         self.stalls()
 
     def why(self, key: tuple[str, str]) -> str:
