@@ -167,9 +167,11 @@ class Judge:
     def _settled_as_bought(self, state: OrderState) -> None:
         order = state.order
         rows = [row for row in state.attempts if self._world.bought(row.reference)]
-        if order.external_status is ExternalStatus.COMPLETED and len({row.line for row in rows}) < order.lines:
+        codes = {r.code for r in order.raised}
+        fewer = len({row.line for row in rows}) < order.lines
+        if order.external_status is ExternalStatus.COMPLETED and fewer and AttentionCode.REVERSAL not in codes:
             self._no(f"{order.order_id}: completed, and {len(rows)} of {order.lines} lines were bought")
-        told = {AttentionCode.REVERSAL.value, AttentionCode.OUTCOME_UNKNOWN.value} & {r.code for r in order.raised}
+        told = {AttentionCode.REVERSAL.value, AttentionCode.OUTCOME_UNKNOWN.value} & codes
         by_deadline = self._world.config.checks.on_deadline == "fail" and self._world.now() >= order.deadline_at
         if order.external_status is ExternalStatus.FAILED and rows and not told and not by_deadline:
             self._no(f"{order.order_id}: failed, and bought by attempt {rows[0].attempt}")

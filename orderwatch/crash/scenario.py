@@ -50,7 +50,9 @@ class Scenario:
 class Fault:
     """What the network and the provider do to the first ``placements`` placements, and to the first ``questions``.
 
-    ``delay_s``: how late a delayed placement is executed; None: just within what the adapter's profile grants.
+    ``answer``: HTTP status and body in the place of the shop's answer to such a placement, None: silence.
+    ``answers``: the same for each of the first ``questions``. ``delay_s``: how late a delayed placement is executed;
+    None: just within what the adapter's profile grants.
     """
 
     name: str
@@ -58,7 +60,11 @@ class Fault:
     placements: int = 1
     questions: int = 0
     delay_s: float | None = None
+    answer: tuple[int, bytes] | None = None
+    answers: tuple[tuple[int, bytes], ...] = ()
 
+
+_PAGE = b"<html><head><title>403 Forbidden</title></head></html>"
 
 FAULTS = {
     fault.name: fault
@@ -68,7 +74,21 @@ FAULTS = {
         Fault("swallowed", "never executed, no answer until the time limit"),
         Fault("twice", "executed twice, answered once"),
         Fault("delayed", "no answer, executed within the time the profile grants (absent_settle_s)"),
-        Fault("5xx", "executed, answered with HTTP 500"),
+        Fault("5xx", "executed, answered with HTTP 500", answer=(500, b"Internal Server Error")),
+        Fault("403", "executed, answered with a page of a firewall", answer=(403, _PAGE)),
+        Fault("409", "executed, answered with HTTP 409", answer=(409, b"Conflict")),
+        Fault(
+            "200",
+            "executed, answered with words of no protocol",
+            answer=(200, b"Daha \xc3\x96nce G\xc3\xb6nderilmi\xc5\x9f"),
+        ),
+        Fault("firewall", "never executed, answered with a page of a firewall", answer=(403, _PAGE)),
+        Fault(
+            "pages",
+            "executed, no answer, and then the first questions are answered with pages and words of no protocol",
+            questions=4,
+            answers=((403, _PAGE), (200, b"Sistem bak\xc4\xb1mda"), (429, b""), (404, b"<html>Not Found</html>")),
+        ),
         Fault("questions", "executed, no answer, and then the first questions fail too", questions=3),
         Fault("refused", "the connection is refused"),
     )
@@ -117,6 +137,16 @@ SCENARIOS = {
         Scenario("locked out", _PLAIN, scripts={"one": ["access", "access"]}, fallback=False),
         Scenario("retry later", _PLAIN, scripts={"one": ["later", "later"]}),
         Scenario("given up later", _PLAIN, scripts={"one": ["fails"]}),
+        Scenario("sold before", _PLAIN, scripts={"one": ["duplicate"]}),
+        Scenario("unknown word", _PLAIN, scripts={"one": ["review"]}),
+        Scenario("row of a stranger", _PLAIN, scripts={"one": ["stranger"]}),
+        Scenario("two rows", _PLAIN, scripts={"one": ["rows"]}),
+        Scenario(
+            "called off later",
+            _PLAIN,
+            scripts={"one": ["back"]},
+            checks={"after_final": {"every": "600s", "until": "6000s"}},
+        ),
         Scenario("busy lane", _PLAIN, busy=3),
         Scenario("switched off", (_order(0.0), Step(100.0, "on", "one"), Step(400.0, "sweep")), off=("one", "two")),
         Scenario("operator", (_order(0.0), Step(700.0, "resolve"), Step(701.0, "resolve"))),

@@ -57,13 +57,23 @@ class Purchase:
     at: float
 
 
+#: Words of a script that sell.
+_DOUBTFUL = ("review", "stranger", "rows")
+_SOLD = ("fails", "back", "duplicate", *_DOUBTFUL)
+
+
 class PlainShop:
     """Sells at once and delivers ``WORKS_S`` later. ``script`` says what the next placements meet instead.
 
     Words: a refusal (``stock``, ``access``...), ``later`` (not now), ``fails`` (taken, and given up in the end).
+    Of these it sells and says something else: ``duplicate`` (that it was sold before), ``review`` (a state of no
+    protocol, for the first answers), ``stranger`` and ``rows`` (the first questions are answered with the row of
+    somebody else, with two rows), ``back`` (done, then in work again, then given back).
     """
 
     WORKS_S = 40.0
+    BACK_S, GIVEN_BACK_S = 300.0, 900.0
+    DOUBTFUL_ANSWERS = 3
     dedupes: ClassVar[bool] = False
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -71,6 +81,9 @@ class PlainShop:
         self.script: list[str] = []
         self.book: list[Purchase] = []
         self.failing: set[str] = set()
+        self.back: set[str] = set()
+        #: Reference -> what is wrong with the answers about it, and how many of them are left.
+        self.doubtful: dict[str, tuple[str, int]] = {}
 
     async def fetch(
         self,
@@ -86,7 +99,7 @@ class PlainShop:
         kind, _, wanted = path.removeprefix("/").partition("/")
         for purchase in self.book:
             if wanted == (purchase.reference if kind == "references" else purchase.number):
-                return _reply(200, state=self._state(purchase), id=purchase.number)
+                return self._told(purchase)
         return _reply(404, unknown=wanted)
 
     def _place(self, reference: str) -> Reply:
@@ -96,17 +109,38 @@ class PlainShop:
         word = self.script.pop(0) if self.script else ""
         if word == "later":
             return _reply(429)
-        if word and word != "fails":
+        if word and word not in _SOLD:
             return _reply(422, refused=word)
         purchase = Purchase(reference, f"n{len(self.book) + 1}", self._now())
         self.book.append(purchase)
         if word == "fails":
             self.failing.add(reference)
+        if word == "back":
+            self.back.add(reference)
+        if word in _DOUBTFUL:
+            self.doubtful[reference] = (word, self.DOUBTFUL_ANSWERS)
+        if word == "duplicate":
+            return _reply(409, duplicate=reference)
+        if word == "review":
+            return self._told(purchase)
         return _reply(200, state=self._state(purchase), id=purchase.number)
+
+    def _told(self, purchase: Purchase) -> Reply:
+        """The answer to a question about an order."""
+        word, left = self.doubtful.pop(purchase.reference, ("", 0))
+        if left > 1:
+            self.doubtful[purchase.reference] = (word, left - 1)
+        state = "review" if word == "review" else self._state(purchase)
+        if word == "stranger":
+            return _reply(200, state="done", id="n0", reference="somebody-else")
+        rows = {"others": [{"state": "done", "id": "n0"}]} if word == "rows" else {}
+        return _reply(200, state=state, id=purchase.number, reference=purchase.reference, **rows)
 
     def _state(self, purchase: Purchase) -> str:
         if self._now() < purchase.at + self.WORKS_S:
             return "working"
+        if purchase.reference in self.back and self._now() >= purchase.at + self.BACK_S:
+            return "working" if self._now() < purchase.at + self.GIVEN_BACK_S else "failed"
         return "failed" if purchase.reference in self.failing else "done"
 
     def purchases(self) -> Sequence[str]:
@@ -152,22 +186,24 @@ class _PlainAdapter:
             return PlacedAnswer(Placed.RETRY_LATER, retry_after_s=reply.retry_after_s)
         if reply.status == 422 and "refused" in said:
             return PlacedAnswer(Placed.REJECTED, reason=Refusal(said["refused"]), message="refused")
+        if reply.status == 409 and "duplicate" in said:
+            return PlacedAnswer(Placed.DUPLICATE, message="duplicate")
         kind = {"working": Placed.ACCEPTED, "done": Placed.COMPLETED, "failed": Placed.REFUSED_AFTER_ACCEPT}
         placed = kind.get(said.get("state", "")) if reply.status == 200 else None
         return PlacedAnswer(placed or Placed.AMBIGUOUS, external_id=said.get("id"))
 
     async def check(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
         return [
-            await self._ask(f"/orders/{ask.external_id}")
+            await self._ask(f"/orders/{ask.external_id}", ask.reference)
             if ask.external_id
             else StatusAnswer(Seen.QUERY_ERROR, message="the provider's own id is not known")
             for ask in asks
         ]
 
     async def look_up(self, asks: Sequence[Ask]) -> Sequence[StatusAnswer]:
-        return [await self._ask(f"/references/{ask.reference}") for ask in asks]
+        return [await self._ask(f"/references/{ask.reference}", ask.reference) for ask in asks]
 
-    async def _ask(self, path: str) -> StatusAnswer:
+    async def _ask(self, path: str, reference: str) -> StatusAnswer:
         try:
             reply = await self._http.fetch("GET", path)
         except ProviderError as error:
@@ -175,7 +211,13 @@ class _PlainAdapter:
         said = _said(reply)
         if reply.status == 404 and "unknown" in said:
             return StatusAnswer(Seen.NOT_FOUND)
+        if said.get("reference", reference) != reference:
+            return StatusAnswer(Seen.UNRECOGNISED, message="the row of another order", flags=("not_ours",))
+        if "others" in said:
+            return StatusAnswer(Seen.UNRECOGNISED, message="two orders under one reference", flags=("two_orders",))
         kind = {"working": Seen.PENDING, "done": Seen.SUCCEEDED, "failed": Seen.FAILED}.get(said.get("state", ""))
+        if kind is None and "state" in said:
+            return StatusAnswer(Seen.UNRECOGNISED, message="unknown word", external_id=said.get("id"))
         return StatusAnswer(kind or Seen.QUERY_ERROR, external_id=said.get("id"))
 
     async def balance(self) -> Balance:

@@ -52,6 +52,8 @@ class Faults:
         """Pass one question on."""
         if self._questions > 0 and self._placements == 0:
             self._questions -= 1
+            if self._fault.answers:
+                return Reply(*self._fault.answers[-1 - self._questions])
             await asyncio.sleep(CALL_S)
             raise OutcomeUnknown("no answer from the provider in time")
         return await self._run(request)
@@ -60,7 +62,7 @@ class Faults:
         match self._fault.name:
             case "refused":
                 raise NotSent("the provider refused the connection")
-            case "swallowed":
+            case "swallowed" | "firewall":
                 pass
             case "delayed":
                 delay_s = 0.8 * self._granted_s if self._fault.delay_s is None else self._fault.delay_s
@@ -74,13 +76,11 @@ class Faults:
                 if self._bought(reference) > 1:
                     self.doubled.add(reference)
                 return reply
-            case "5xx":
-                self._arrived(reference)
-                await self._run(request)
-                return Reply(500, b"Internal Server Error")
             case _:
                 self._arrived(reference)
                 await self._run(request)
+        if self._fault.answer is not None:
+            return Reply(*self._fault.answer)
         await asyncio.sleep(CALL_S)
         raise OutcomeUnknown("no answer from the provider in time")
 

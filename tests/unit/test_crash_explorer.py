@@ -60,7 +60,7 @@ def test_what_is_done_by_hand_or_by_the_clock_survives_a_kill_at_every_point(lif
 
 @pytest.mark.parametrize("kind", SUBJECTS)
 def test_every_life_survives_kills_freezes_and_failures(kind: str) -> None:
-    report = explore(runs(SUBJECTS[kind], SCENARIOS.values(), ALL, [KILL, FAIL, NAP, COMA], every=127))
+    report = explore(runs(SUBJECTS[kind], SCENARIOS.values(), ALL, [KILL, FAIL, NAP, COMA], every=211))
     assert_right(report)
     assert report.scenarios == len(SCENARIOS) * len(ALL)
 
@@ -299,3 +299,36 @@ def test_a_wrong_run_is_made_as_short_as_it_goes(monkeypatch: pytest.MonkeyPatch
     text = told(run, short)
     assert text.splitlines()[-1].endswith("WRONG: " + short.objections[0])
     assert explorer.told(run, short) == text
+
+
+@pytest.mark.parametrize("kind", SUBJECTS)
+@pytest.mark.parametrize("life", ["sold before", "unknown word", "row of a stranger", "two rows"])
+def test_an_answer_that_does_not_say_what_happened_buys_nothing_more(kind: str, life: str) -> None:
+    seen = perform(Run(SUBJECTS[kind], SCENARIOS[life], FAULTS["none"]))
+    assert not seen.objections
+    blind = life in ("sold before", "unknown word") and kind == "neither"
+    assert seen.ends == ({"unknown": 1} if blind else {"completed": 1})
+    repeats = kind == "repeat" and life in ("sold before", "unknown word")  # it has no other way to ask
+    assert sum("after place" in line for line in seen.trace) == 1 + repeats
+
+
+@pytest.mark.parametrize("kind", SUBJECTS)
+def test_what_is_called_off_after_its_end_is_told(kind: str) -> None:
+    seen = perform(Run(SUBJECTS[kind], SCENARIOS["called off later"], FAULTS["none"]))
+    assert not seen.objections and seen.ends == {"completed": 1}
+    assert any("write orders.attention" in line for line in seen.trace)
+
+
+def test_an_unknown_word_that_is_believed_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine takes a row that nobody understands for a refusal."""
+    right = transition.on_placement_answer
+
+    def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, *rest: Any) -> Any:
+        if answer.kind in (Placed.AMBIGUOUS, Placed.DUPLICATE):
+            answer = replace(answer, kind=Placed.REJECTED, reason=Refusal.STOCK)
+        return right(state, number, token, answer, *rest)
+
+    monkeypatch.setattr(transition, "on_placement_answer", placed)
+    for life, fault in (("sold before", "none"), ("unknown word", "none"), ("one order", "403"), ("one order", "200")):
+        seen = perform(Run(SUBJECTS["look-up"], SCENARIOS[life], FAULTS[fault]))
+        assert any("settled as rejected, and bought" in objection for objection in seen.objections), (life, fault)
