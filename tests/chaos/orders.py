@@ -13,12 +13,12 @@ from tests.waiting import wait_until
 HOOKS = str(Path(__file__).parent / "hooks")
 
 
-def order(order_id: str, package: str = "sixty", **fields: Any) -> Created:
+def order(order_id: str, package: str = "sixty", player: str = "5550001", **fields: Any) -> Created:
     return Created(
         order_id=order_id,
         tenant_id="shop",
         package_id=package,
-        user_identifier="5550001",
+        user_identifier=player,
         created_at=datetime.now(UTC),
         **fields,
     )
