@@ -230,7 +230,7 @@ STATUSES = {
         {"kind": Seen.SUCCEEDED},
         {"words": {"Approved": "succeeded"}},
     ),
-    "another order's row": (listed(row("reject", order_id="ID_other")), ASK, {"kind": Seen.NOT_FOUND}, {}),
+    "another order's row": (listed(row("reject", order_id="ID_other")), ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "two rows that disagree": (listed(row("accept"), row("reject")), ASK, {"kind": Seen.UNRECOGNISED}, {}),
     "rows that are none": (http('{"status":"OK","data":["x"]}'), ASK, {"kind": Seen.QUERY_ERROR}, {}),
     "no list": (http('{"status":"OK"}'), ASK, {"kind": Seen.QUERY_ERROR}, {}),

@@ -211,7 +211,7 @@ async def test_a_row_that_cannot_be_believed_settles_nothing(shops: Shops, name:
         assert (await one.look_up(ask)).kind is ends[final]
 
 
-@pytest.mark.parametrize("field", ["player", "product", "quantity"])
+@pytest.mark.parametrize("field", ["id", "player", "product", "quantity"])
 @pytest.mark.parametrize("final", ["pending", "fail"])
 async def test_the_row_of_a_stranger_settles_nothing(shops: Shops, field: str, final: str) -> None:
     await shops.control("POST", "/lives", {"player": "pl4yer-77", "final": final})
@@ -221,6 +221,27 @@ async def test_the_row_of_a_stranger_settles_nothing(shops: Shops, field: str, f
         await one.fault("stranger", operation="check", field=field)
         (doubted,) = await one.provider.check([replace(ask, external_id=placed.external_id)])
         assert doubted.kind in OPEN and doubted.pins == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"order_id":"ID_other","order_uuid":"0b56b0b4-1111-4222-8333-444455556666","status":"reject"}',
+        '{"order_id":"ID_other","order_uuid":"0b56b0b4-1111-4222-8333-444455556666","status":"accept"}',
+        '{"order_id":"ID_a","order_uuid":"x-1","status":"wait"},{"order_id":"ID_b","order_uuid":"x-2","status":"wait"}',
+    ],
+)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_list_of_other_orders_does_not_prove_that_ours_is_absent(shops: Shops, row: str, times: int) -> None:
+    async with dealer(shops, "barakat") as one:
+        ask = one.ask("o-1")
+        await one.fault("hang_up_after")
+        await one.place(ask)
+        await one.fault("say", operation="check", times=times, text=f'{{"status":"OK","data":[{row}]}}')
+        for _ in range(times):
+            doubted = await one.look_up(ask)
+            assert (doubted.kind, doubted.flags) == (Seen.QUERY_ERROR, ("not_ours",))
+        assert (await one.look_up(ask)).kind is Seen.SUCCEEDED
 
 
 async def test_znets_rows_name_nobody_so_that_only_the_pin_shows_the_stranger(shops: Shops) -> None:

@@ -237,6 +237,9 @@ def _answer_of(
         if not by_uuid or owned or len(asks) > 1 or len(rows) > 1 or ask.external_id is not None:
             return StatusAnswer(Seen.QUERY_ERROR, message="a row cannot be told apart", flags=("anonymous_rows",))
         own = list(nameless)
+    if not own and any(not any(_belongs(row, asked) for asked in asks) for row in rows):
+        message = "the answer lists an order that nobody asked about, and not ours"
+        return StatusAnswer(Seen.QUERY_ERROR, message=message, flags=("not_ours",))
     if not own:
         return StatusAnswer(Seen.NOT_FOUND, message="the provider does not list this order")
     answers = [_read_row(row, ask, dialect) for row in own]
