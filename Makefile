@@ -36,7 +36,7 @@ format: $(READY)  ## format the code with ruff
 	@$(BIN)/ruff format . $(ARGS)
 
 kafka: $(READY)  ## suites that need Apache Kafka (fetched by Maven once)
-	@$(BIN)/python -m pytest -m kafka $(ARGS)
+	@$(BIN)/python -m pytest -m kafka -n 2 --dist loadfile $(ARGS)
 
 browser: $(READY)  ## walk every page and every act in Chromium; screenshots in .cache/screenshots
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
@@ -59,7 +59,6 @@ bench-plots: $(READY)  ## draw results written with -o (ARGS="results/*.json --i
 	@$$($(BIN)/python -c 'from bench.extras import environment; print(environment())')/python -m bench.plots $(ARGS)
 
 docs: $(READY)  ## build the documentation site into .cache/site; a broken link fails
-	@$(BIN)/python -c 'import material' 2>/dev/null || $(INSTALL) --quiet 'mkdocs-material>=9.6,<10'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 lock: $(READY)  ## resolve requirements.lock again, to the newest versions that pyproject.toml allows

@@ -120,7 +120,7 @@ class Judge:
         for state in self._world.ledger.states():
             self._bought_once(state)
             self._settled_as_bought(state)
-            done = state.order.finished_at is not None or self._off() or self._partly(state)
+            done = state.order.finished_at is not None or self._off() or self._for_a_person(state)
             if self._world.scenario.ends and not done:
                 self._no(f"{state.order.order_id}: {state.order.external_status} after a person said what happened")
 
@@ -128,12 +128,12 @@ class Judge:
         order = state.order
         if not self._world.scenario.ends or order.finished_at is not None or self._waits_for_a_person(state):
             return
-        if not self._off() and not self._partly(state):
+        if not self._off() and not self._for_a_person(state):
             self._no(f"{order.order_id}: {order.external_status} after the sweeps; waits for {order.waiting}")
 
-    def _partly(self, state: OrderState) -> bool:
-        """Some units were delivered and the rest was refused: money and goods, which only a person can sort out."""
-        return state.order.waiting == AttentionCode.PARTLY_DELIVERED
+    def _for_a_person(self, state: OrderState) -> bool:
+        """The engine stopped on purpose: partly delivered, or refused again and again for an unknown reason."""
+        return state.order.waiting in (AttentionCode.PARTLY_DELIVERED, AttentionCode.REFUSED_REPEATEDLY)
 
     def _off(self) -> bool:
         return not any(integration.enabled for integration in self._world.config.integrations)

@@ -321,14 +321,14 @@ def test_what_is_called_off_after_its_end_is_told(kind: str) -> None:
 
 def test_an_unknown_word_that_is_believed_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine takes a row that nobody understands for a refusal."""
-    right = transition.on_placement_answer
+    right = placement.on_placement_answer
 
     def placed(state: OrderState, number: int, token: str, answer: PlacedAnswer, *rest: Any) -> Any:
         if answer.kind in (Placed.AMBIGUOUS, Placed.DUPLICATE):
             answer = replace(answer, kind=Placed.REJECTED, reason=Refusal.STOCK)
         return right(state, number, token, answer, *rest)
 
-    monkeypatch.setattr(transition, "on_placement_answer", placed)
+    monkeypatch.setattr(placement, "on_placement_answer", placed)
     for life, fault in (("sold before", "none"), ("unknown word", "none"), ("one order", "403"), ("one order", "200")):
         seen = perform(Run(SUBJECTS["look-up"], SCENARIOS[life], FAULTS[fault]))
         assert any("settled as rejected, and bought" in objection for objection in seen.objections), (life, fault)
