@@ -272,7 +272,7 @@ def _intent(say: Say, state: Snapshot, attempt: Attempt, now: datetime) -> _Word
     if lane := attempt.evidence.get("lane"):
         return (
             say(
-                "Waiting for a place in the lane of {integration} ({lane}); nothing was sent",
+                "Waiting until {integration} may be called ({lane}); nothing was sent",
                 integration=where,
                 lane=lane,
             ),

@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 _TICK_S = 0.25
 
 _LANE_GAUGES: dict[metrics.Name, str] = {
-    "orderwatch_lane_rate": "rate",
-    "orderwatch_lane_in_flight": "in_flight",
-    "orderwatch_lane_waiting": "waiting",
+    "orderwatch_gateway_rate": "rate",
+    "orderwatch_gateway_in_flight": "in_flight",
+    "orderwatch_gateway_waiting": "waiting",
 }
 
 
@@ -83,7 +83,7 @@ class Heartbeat:
         """The same as metrics."""
         lanes: Mapping[str, Mapping[str, Any]] = doc["lanes"]
         metrics.gauges(
-            "orderwatch_lane_state",
+            "orderwatch_circuit_breaker_state",
             {
                 (name, state): float(lane["state"] == state)
                 for name, lane in lanes.items()

@@ -227,7 +227,7 @@ async def test_who_has_a_turn_keeps_it(store: Store) -> None:
 
 
 async def defer(store: Store, provider: FakeProvider) -> Worker:
-    """A worker whose order met a closed lane: nothing was sent, a check will try again."""
+    """A worker whose order met an open circuit breaker: nothing was sent, a check will try again."""
     worker = Worker(store, provider)
     lanes = worker.deps.lanes
     worker.deps.lanes = {}

@@ -69,7 +69,7 @@ def test_a_worker_counts_what_the_ledger_knows(system: System) -> None:
     assert total(found["orderwatch_events_written_total"], topic="orders.status-changed") >= 30
     assert total(found["orderwatch_delay_forwarded_total"]) >= 20
     assert total(found["orderwatch_store_seconds_count"], kind="apply") > 0
-    assert total(found["orderwatch_lane_state"], integration="znet-main", state="closed") == 1
+    assert total(found["orderwatch_circuit_breaker_state"], integration="znet-main", state="closed") == 1
     assert total(found["orderwatch_assigned_partitions"], topic="orders.created") == 4
 
 

@@ -39,15 +39,15 @@ def test_a_scrape_says_what_was_counted() -> None:
     made.counter("orderwatch_events_total", "check", "done").inc()
     for seconds in (0.004, 0.02, 0.02, 99):
         made.histogram("orderwatch_handler_seconds", "check").observe(seconds)
-    made.gauges("orderwatch_lane_rate", {("one",): 5.0})
-    made.gauges("orderwatch_lane_rate", {("two",): 2.5})
+    made.gauges("orderwatch_gateway_rate", {("one",): 5.0})
+    made.gauges("orderwatch_gateway_rate", {("two",): 2.5})
     found = samples(made)
     assert found["orderwatch_events_total", (("agent", "check"), ("outcome", "done"))] == 4
     bucket = "orderwatch_handler_seconds_bucket"
     assert [found[bucket, (("agent", "check"), ("le", le))] for le in ("0.005", "0.025", "30", "+Inf")] == [1, 3, 3, 4]
     assert found["orderwatch_handler_seconds_sum", (("agent", "check"),)] == pytest.approx(99.044)
-    assert [key for key in found if key[0] == "orderwatch_lane_rate"] == [
-        ("orderwatch_lane_rate", (("integration", "two"),))
+    assert [key for key in found if key[0] == "orderwatch_gateway_rate"] == [
+        ("orderwatch_gateway_rate", (("integration", "two"),))
     ], "what is no more is not shown"
     assert any(name.startswith("process_") for name, _ in found)
 

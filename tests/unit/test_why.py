@@ -144,7 +144,7 @@ TABLE = {
     ),
     "an intent that waits for its lane": (
         state(order(), attempt(S.INTENT, next_check_at=soon(5), evidence={"lane": "breaker open"})),
-        "lane of znet-main (breaker open)",
+        "until znet-main may be called (breaker open)",
         "is sent to znet-main",
         ENGINE,
         soon(5),
