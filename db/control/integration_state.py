@@ -49,9 +49,9 @@ def release_pins(
 ) -> list[str]:
     """The plain PINs that were delivered; the release is audited before anybody can see one.
 
-    Of an order that waits for the rest of its units those that came. Empty when the order failed or has no PIN, and
-    then nothing is audited. Raises ``OrderNotFound``, and
-    whatever ``open_pin`` raises for a PIN that it cannot open (then nothing is released).
+    Before the order is completed only those of an attempt that delivered a part of its units. Empty when the order
+    failed or has no PIN, and then nothing is audited. Raises ``OrderNotFound``, and whatever ``open_pin`` raises for a
+    PIN that it cannot open (then nothing is released).
     """
     key = {"tenant_id": tenant_id, "order_id": order_id}
     with answering(), engine.begin() as connection:
@@ -62,16 +62,11 @@ def release_pins(
             raise OrderNotFound(f"order {order_id} of tenant {tenant_id} is not in the ledger")
         if external == ExternalStatus.FAILED:
             return []
+        delivered = m.attempts.c.evidence["delivered"].as_integer() > 0
+        if external == ExternalStatus.COMPLETED:
+            delivered = sa.or_(m.attempts.c.state == AttemptState.COMPLETED.value, delivered)
         rows = connection.execute(
-            sa.select(m.attempts.c.pins)
-            .filter_by(**key)
-            .where(
-                sa.or_(
-                    m.attempts.c.state == AttemptState.COMPLETED.value,
-                    m.attempts.c.evidence["delivered"].as_integer() > 0,
-                )
-            )
-            .order_by(m.attempts.c.attempt)
+            sa.select(m.attempts.c.pins).filter_by(**key).where(delivered).order_by(m.attempts.c.attempt)
         ).scalars()
         pins = [open_pin(sealed) for row in rows for sealed in row]
         if pins:

@@ -16,7 +16,7 @@ IDS = {
     "command": "8a3d4aa70701fe50b7fe296775c9902f",
     "created-plain": "677774d7aa1d19eb816fd3a9dc17c2fb",
     "created": "f3c7be8e2bc98158bf87fabc24101c8c",
-    "referenced": "0ac2f6a83b85f1310ac952517abde2fd",
+    "referenced": "7a58594fb02e0815fac0191610d6e0f1",
     "status-changed": "37346ebd4ea5cda9cc9d7ece8525802d",
 }
 FINGERPRINT = "16eb255d49574fb5e65980bfe6c5203c25335f88e656478cfaf8cd1020ad4845"

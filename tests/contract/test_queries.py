@@ -193,6 +193,13 @@ def test_pins_of_an_order_that_is_not_completed_stay_sealed(engine: sa.Engine) -
     assert audited(engine) == []
 
 
+def test_pins_of_the_units_that_came_are_released_while_the_rest_is_open(engine: sa.Engine) -> None:
+    put_order(engine, lines=1, waiting="partly_delivered")
+    put_attempt(engine, "accepted", pins=["s1"], evidence={"delivered": 1})
+    assert integration_state.release_pins(engine, "demo", "o-1", "ayse", str.upper) == ["S1"]
+    assert len(audited(engine)) == 1
+
+
 def test_a_pin_that_cannot_be_opened_releases_and_audits_nothing(engine: sa.Engine) -> None:
     completed(engine, ["s1", "s2"])
 
