@@ -271,11 +271,7 @@ def _intent(say: Say, state: Snapshot, attempt: Attempt, now: datetime) -> _Word
         )
     if lane := attempt.evidence.get("lane"):
         return (
-            say(
-                "Waiting until {integration} may be called ({lane}); nothing was sent",
-                integration=where,
-                lane=lane,
-            ),
+            say("Waiting until {integration} may be called ({lane}); nothing was sent", integration=where, lane=lane),
             since,
             then,
             attempt.next_check_at,
