@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from agents import config_check
-from agents.domain.accounts import account
+from agents.domain.accounts import account, adapter
 from agents.domain.routing import Account, Routing
 from agents.gateway.gateway import Down, Lane
 from agents.handlers.context import HandlerContext
@@ -25,7 +25,7 @@ from agents.maintenance.kill_switch import Switches
 from agents.maintenance.ledger_watch import LedgerWatch
 from agents.maintenance.sweeper import sweep_forever
 from agents.providers import registry
-from agents.providers.base import Money, Setup
+from agents.providers.base import Money
 from agents.providers.http import HttpClient
 from agents.runtime import in_flight
 from agents.runtime.guard import Guard, where
@@ -305,19 +305,7 @@ class Parts:
                 limits.timeout + limits.connect_timeout, lambda: asyncio.ensure_future(before.close())
             )
         self._https[integration.id] = http
-        provider = registry.build(
-            integration.provider,
-            Setup(
-                integration_id=integration.id,
-                tenant_id=integration.tenant_id,
-                currency=integration.currency or "",
-                http=http,
-                seal=self._sealer.seal,
-                stock=self._stock,
-                credentials={name: value.get_secret_value() for name, value in integration.credentials.items()},
-                options=integration.options,
-            ),
-        )
+        provider = adapter(integration, http, self._sealer.seal, self._stock)
         profile = registry.profile_of(integration.provider, integration.profile)
         lane = Lane(integration.id, provider, limits, integration.breaker, profile.batch, self._on_down)
         lane.set_share(self._share)

@@ -139,6 +139,24 @@ class System:
         self.workers.append(worker)
         return worker
 
+    def command(self, *words: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
+        """One command of an operator named ayse, and what it wrote."""
+        env = {
+            **os.environ,
+            "ORDERWATCH_CONFIG": str(self.config_path),
+            "ORDERWATCH_PIN_KEYS": self.pin_keys,
+            "USER": "ayse",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "orderwatch", *words],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+
     def stop_worker(self, worker: ChildProcess, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40) -> None:
         """Send the signal and wait until the process is gone."""
         worker.send(number)

@@ -6,10 +6,9 @@ The same routing and the same adapters as in a worker; only their way out is rep
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agents.domain.accounts import account
+from agents.domain.accounts import account, adapter
 from agents.domain.routing import Routing, Waiting
-from agents.providers import registry
-from agents.providers.base import OrderFacts, Provider, Setup
+from agents.providers.base import OrderFacts, Provider
 from agents.providers.http import DryRunHttp
 from db.rows import Attempt
 from streams.config.loader import Config, IntegrationConfig
@@ -139,17 +138,4 @@ class _Stock:
 
 def _dry(item: IntegrationConfig) -> tuple[Provider, DryRunHttp, _Stock]:
     http, stock = DryRunHttp(item.base_url or "http://127.0.0.1"), _Stock()
-    adapter = registry.build(
-        item.provider,
-        Setup(
-            integration_id=item.id,
-            tenant_id=item.tenant_id,
-            currency=item.currency or "",
-            http=http,
-            seal=lambda pin: MASK,
-            stock=stock,
-            credentials=dict.fromkeys(item.credentials, MASK),
-            options=item.options,
-        ),
-    )
-    return adapter, http, stock
+    return adapter(item, http, lambda pin: MASK, stock, dict.fromkeys(item.credentials, MASK)), http, stock

@@ -65,6 +65,11 @@ class _Meter:
         self.seconds = metrics.histogram("orderwatch_handler_seconds", agent)
 
 
+def _place(agent: str, delivery: Delivery) -> dict[str, object]:
+    """Which event a log line is about."""
+    return {"agent": agent, "topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}
+
+
 class Guard:
     """Runs handlers; ``send`` writes records, ``stop`` ends the worker with a reason."""
 
@@ -105,14 +110,7 @@ class Guard:
                 meter.held.inc()
                 in_flight.touch()
                 if pause_s == _HOLD_FIRST_S:
-                    log.warning(
-                        "event held",
-                        agent=agent,
-                        topic=delivery.topic,
-                        partition=delivery.partition,
-                        offset=delivery.offset,
-                        error=str(error),
-                    )
+                    log.warning("event held", **_place(agent, delivery), error=str(error))
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _HOLD_MAX_S)
                 delivery = replace(delivery, repeated=True)
@@ -126,15 +124,7 @@ class Guard:
                 if failures > self._poison_retries:
                     await self._count(parked=True)
                     return await self._park(agent, delivery, "handler_failed", where(error))
-                log.error(
-                    "handler failed",
-                    agent=agent,
-                    topic=delivery.topic,
-                    partition=delivery.partition,
-                    offset=delivery.offset,
-                    failure=failures,
-                    error=where(error),
-                )
+                log.error("handler failed", **_place(agent, delivery), failure=failures, error=where(error))
                 await asyncio.sleep(_HOLD_FIRST_S * failures)
                 delivery = replace(delivery, repeated=True)
             else:
@@ -172,15 +162,7 @@ class Guard:
             await asyncio.Event().wait()  # this event must not be acknowledged
 
     async def _park(self, agent: str, delivery: Delivery, reason: str, error: str) -> None:
-        log.warning(
-            "event parked",
-            agent=agent,
-            topic=delivery.topic,
-            partition=delivery.partition,
-            offset=delivery.offset,
-            reason=reason,
-            error=error,
-        )
+        log.warning("event parked", **_place(agent, delivery), reason=reason, error=error)
         if delivery.topic.endswith("orders.dead-letter"):
             return  # it lies there already; setting it aside again would go round for ever
         self.meter(agent).parked.inc()

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import sqlalchemy as sa
 
-from agents.providers import registry
-from agents.providers.base import Provider, Setup
+from agents.domain.accounts import adapter
+from agents.providers.base import Provider
 from agents.providers.http import HttpClient
 from db.clock import Clock
 from db.control.stock import CodeStock
@@ -43,19 +43,7 @@ async def adapters(
                 timeout_s=item.limits.timeout,
             )
             stack.push_async_callback(http.close)
-            made[item.id] = registry.build(
-                item.provider,
-                Setup(
-                    integration_id=item.id,
-                    tenant_id=item.tenant_id,
-                    currency=item.currency or "",
-                    http=http,
-                    seal=seal,
-                    stock=stock,
-                    options=item.options,
-                    credentials={name: value.get_secret_value() for name, value in item.credentials.items()},
-                ),
-            )
+            made[item.id] = adapter(item, http, seal, stock)
         yield made
 
 

@@ -1,15 +1,11 @@
 """Rows 12, 13 and 14: evidence that contradicts what was settled, and orders that are sent again while one is live."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from tests.chaos.orders import attempts, attention, order, owned
 from tests.integration.conftest import Start
 from tests.parts import Kafka
-from tests.system import ROOT, System
+from tests.system import System
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -18,18 +14,6 @@ WATCHED = {"checks": {"after_final": {"every": "1s", "until": "5m"}}}
 
 def bought(system: System) -> list[tuple[str, str]]:
     return [(row["account"], row["reference"]) for row in system.control("GET", "/ledger")]
-
-
-def command(system: System, *words: str) -> subprocess.CompletedProcess[str]:
-    """One command of an operator."""
-    return subprocess.run(
-        [sys.executable, "-m", "orderwatch", *words, "--config", str(system.config_path)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "USER": "ayse"},
-    )
 
 
 def test_a_success_that_shows_after_absence_was_proven_is_told_with_both_facts(system_of: Start, kafka: Kafka) -> None:
@@ -71,9 +55,9 @@ def test_what_is_asked_for_while_an_attempt_is_live_buys_nothing_more(system_of:
     wait_until(lambda: [row for row in attempts(system, "live") if row["state"] == "accepted"], 60)
     system.send([live, live])
     system.send([order("live", "batch", extra_field="another")])
-    replayed = command(system, "order", "replay", "shop", "live")
+    replayed = system.command("order", "replay", "shop", "live")
     assert replayed.returncode == 0, replayed.stderr
-    ended = command(system, "order", "resolve", "shop", "live", "--attempt", "0", "--as", "failed", "--reason", "asked")
+    ended = system.command("order", "resolve", "shop", "live", "--attempt", "0", "--as", "failed", "--reason", "asked")
     assert ended.returncode == 1 and "resolve that attempt first" in ended.stderr
     wait_until(lambda: attention(system, "invalid_order"), 60)
     [row] = attempts(system, "live")

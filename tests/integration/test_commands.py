@@ -1,9 +1,6 @@
 """What people ask for, from the command line through the broker and a worker, and back."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +16,7 @@ from streams.events import StatusChanged, decode
 from streams.order import CommandAction
 from tests.integration.conftest import Start
 from tests.integration.test_an_order_reaches_its_end import order
-from tests.system import ROOT, System
+from tests.system import System
 from tests.waiting import wait_until
 
 
@@ -32,14 +29,7 @@ def system(system_of: Start, broker: Broker) -> Iterator[System]:
 
 def command(system: System, *words: str) -> tuple[int, dict[str, Any]]:
     """One command of an operator: its exit status and its JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "orderwatch", *words, "--json", "--config", str(system.config_path)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ORDERWATCH_PIN_KEYS": system.pin_keys, "USER": "ayse"},
-    )
+    done = system.command(*words, "--json")
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

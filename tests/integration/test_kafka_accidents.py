@@ -2,10 +2,8 @@
 nothing waits unread, and what is wrong is said. On Apache Kafka."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from streams.kafka.offsets import records_left
 from streams.kafka.producer import apply_topics, client_settings, message
 from streams.topics import CREATED, every
 from tests.integration.conftest import Start
-from tests.parts import ROOT, Kafka
+from tests.parts import Kafka
 from tests.system import System, http
 from tests.waiting import wait_until
 
@@ -49,21 +47,8 @@ def health(worker: Any) -> dict[str, Any]:
         return {"assigned": 0, "error": str(error)}
 
 
-def orderwatch(system: System, *words: str) -> "subprocess.CompletedProcess[str]":
-    environ = {**os.environ, "ORDERWATCH_CONFIG": str(system.config_path), "ORDERWATCH_PIN_KEYS": system.pin_keys}
-    return subprocess.run(
-        [sys.executable, "-m", "orderwatch", *words],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-
-
 def findings(system: System) -> list[dict[str, str]]:
-    return list(json.loads(orderwatch(system, "doctor", "--json").stdout)["findings"])
+    return list(json.loads(system.command("doctor", "--json").stdout)["findings"])
 
 
 class Shop:
@@ -221,7 +206,7 @@ def test_a_read_only_directory_and_no_home_are_enough_for_a_worker(system_of: St
 def test_the_groups_carry_the_prefix(system_of: Start, kafka: Kafka) -> None:
     system = system_of(kafka.address)
     before = _groups(kafka)
-    assert orderwatch(system, "tail", CREATED, "--from-start", "--until-end").returncode == 0
+    assert system.command("tail", CREATED, "--from-start", "--until-end").returncode == 0
     assert {group for group in _groups(kafka) - before if not group.startswith(system.prefix)} == set()
 
 

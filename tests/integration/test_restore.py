@@ -6,7 +6,6 @@ The judge is the provider simulator, which buys a repeated reference again (``re
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from orderwatch.localservers.bundled import Broker, Postgres, _postgres_binaries
 from streams.events import Attention, Created, decode
 from tests.conftest import run_sql
 from tests.integration.conftest import Start
-from tests.system import ROOT, System, http
+from tests.system import System, http
 from tests.waiting import wait_until
 
 CAREFREE = {
@@ -105,19 +104,6 @@ def backup(system: System, postgres: Postgres) -> Backup:
     return Backup(system, postgres)
 
 
-def command(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "ORDERWATCH_CONFIG": str(system.config_path), "ORDERWATCH_PIN_KEYS": system.pin_keys}
-    return subprocess.run(
-        [sys.executable, "-m", "orderwatch", *arguments],
-        cwd=ROOT,
-        env=environ,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-
-
 def health(worker: Any) -> Any:
     return http("GET", f"http://127.0.0.1:{worker.port}/health/")
 
@@ -164,14 +150,14 @@ def test_a_restored_database_sends_nothing_until_it_was_reconciled(system: Syste
     worker = system.start_worker()
     system.send([*before, *after, late := order("late")])  # the shop says all of it again, and something new
     assert "epoch" in until_behind(system, worker)
-    assert command(system, "doctor", "--json").returncode == 1
+    assert system.command("doctor", "--json").returncode == 1
     time.sleep(3)
     assert bought(system) == purchases
 
-    rehearsed = json.loads(command(system, "db", "recover", "--dry-run", "--json", "--by", "tester").stdout)
+    rehearsed = json.loads(system.command("db", "recover", "--dry-run", "--json", "--by", "tester").stdout)
     assert rehearsed["reopened"] > 0
     assert health(worker)["ledger_behind"]
-    done = command(system, "db", "recover", "--json", "--by", "tester")
+    done = system.command("db", "recover", "--json", "--by", "tester")
     assert done.returncode == 0, done.stderr
     system.wait_for_ends(60)
     assert health(worker)["ledger_behind"] is None
@@ -200,7 +186,7 @@ def test_a_running_worker_notices_a_lost_tail(system: System, backup: Backup) ->
         20,
     )
 
-    assert command(system, "db", "recover", "--by", "tester").returncode == 0
+    assert system.command("db", "recover", "--by", "tester").returncode == 0
     system.wait_for_ends(60)
     agree(system)
     assert bought(system) == purchases + 1
@@ -215,7 +201,7 @@ def test_an_order_that_the_ledger_forgot_is_explained_and_not_replayed(system: S
     system.wait_for_ends(60)
     system.stop_worker(worker)
     backup.restore()
-    said = command(system, "order", "why", "shop", "gone")
+    said = system.command("order", "why", "shop", "gone")
     assert "the log does: it may have been bought" in said.stdout
     assert "orders.referenced: attempt 1 at znet-main" in said.stdout
 
@@ -229,7 +215,7 @@ def test_workers_of_one_group_never_use_two_ledgers(system: System, postgres: Po
     run_sql(postgres, f"create database {other}")
     config = system.directory / "other.yaml"
     config.write_text(system.config_path.read_text().replace(system.database, postgres.url_of(other)))
-    refused = command(system, "worker", "--config", str(config))
+    refused = system.command("worker", "--config", str(config))
     run_sql(postgres, f"drop database {other} with (force)")
     assert refused.returncode == 2
     assert "this database is ledger" in refused.stderr and "Traceback" not in refused.stderr
