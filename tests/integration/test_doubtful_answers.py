@@ -54,11 +54,19 @@ COMPLETED: dict[str, tuple[str, str, dict[str, Any]]] = {
 TOLD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "znet-back": ("sixty", "znet-main", {"kind": "relapse"}, "reversal"),
     "zdk-back": ("batch", "barakat-1", {"kind": "relapse"}, "reversal"),
+    "znet-beside": ("sixty", "znet-main", {**CHECK, "kind": "code_in_message", "times": None}, "pin_missing"),
+    "zdk-beside": ("batch", "barakat-1", {**CHECK, "kind": "code_in_message", "times": None}, "pin_missing"),
+    "znet-new": ("sixty", "znet-main", {"kind": "say", "text": "3|Açıklama"}, "reversal"),
+    "zdk-new": ("batch", "barakat-1", {"kind": "say", "text": '{"success":false,"message":"Not today"}'}, "reversal"),
 }
 
 
 def of(name: str, package: str) -> Created:
     return order(name, package, player=f"player-{name}")
+
+
+def give(system: System, name: str, account: str, fault: dict[str, Any]) -> None:
+    system.control("POST", f"/accounts/{account}/faults", {**fault, "player": f"player-{name}"})
 
 
 def told(system: System, name: str, code: str) -> list[dict[str, Any]]:
@@ -68,10 +76,10 @@ def told(system: System, name: str, code: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def system(system_of: Start, broker: Broker) -> Iterator[System]:
     running = system_of(broker.address, settings=SETTINGS)
-    for name, (_, account, fault, *_) in (COMPLETED | TOLD).items():
-        running.control("POST", f"/accounts/{account}/faults", {**fault, "player": f"player-{name}"})
+    for name, (_, account, fault) in COMPLETED.items():
+        give(running, name, account, fault)
     running.start_worker()
-    running.send([of(name, package) for name, (package, *_) in (COMPLETED | TOLD).items()])
+    running.send([of(name, package) for name, (package, *_) in COMPLETED.items()])
     yield running
 
 
@@ -89,7 +97,9 @@ def test_an_order_is_bought_once_and_completed_whatever_one_answer_says(system: 
 
 @pytest.mark.parametrize("name", TOLD)
 def test_a_person_is_told_and_nothing_more_is_bought(system: System, name: str) -> None:
-    _, account, _, code = TOLD[name]
+    package, account, fault, code = TOLD[name]
+    give(system, name, account, fault)
+    system.send([of(name, package)])  # alone: a fault hits one batch of questions, whoever else is in it
     wait_until(lambda: told(system, name, code), 60)
     assert bought(system, name) == [account]
     assert len(attempts(system, name)) == 1
