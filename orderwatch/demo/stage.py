@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,15 +185,23 @@ class Stage:
         self.config_path.write_text(text, encoding="utf-8")
 
 
+def _shipped() -> Path:
+    """config.yaml of the checkout, or the copy that the wheel installed below ``share``."""
+    checkout = ROOT / "config.yaml"
+    if not checkout.exists():
+        for file in metadata.files("orderwatch") or ():
+            if file.parts[-2:] == ("orderwatch", checkout.name):
+                return Path(str(file.locate()))
+    return checkout
+
+
 def demo_config(broker: str, database_url: str, provider_url: str, rate: int) -> dict[str, Any]:
     """The shipped config.yaml with these servers, and with seconds where a real shop has minutes."""
-    shipped = ROOT / "config.yaml"
+    shipped = _shipped()
     try:
         document: dict[str, Any] = yaml.safe_load(shipped.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"config.yaml of the project cannot be read ({error.strerror}); the demo derives from it"
-        ) from None
+        raise ConfigError(f"{shipped} cannot be read ({error.strerror}); the demo derives from it") from None
     document["kafka"] |= {"bootstrap_servers": broker, "session_timeout": "3s", "rebalance_timeout": "3s"}
     document["database"] = {"url": database_url}
     document["checks"] |= {

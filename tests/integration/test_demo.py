@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import urllib.request
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+PYTHON = Path(sys.executable)
 
 #: Settings of a machine on which another Orderwatch is configured; none of them may reach the demo.
 ELSEWHERE = {
@@ -38,7 +42,9 @@ NO_TIME = "play.TIME_LIMIT_S = 0"
 class Running:
     """A demo in a process of its own; ``said`` is what it wrote so far on stderr."""
 
-    def __init__(self, place: Path, *arguments: str, change: str = "pass") -> None:
+    def __init__(
+        self, place: Path, *arguments: str, change: str = "pass", code: Path = ROOT, python: Path = PYTHON
+    ) -> None:
         script = (
             "import sys; from orderwatch.demo import play, story; from orderwatch.cli.main import main;"
             f" {change}; main(sys.argv[1:])"
@@ -47,11 +53,11 @@ class Running:
         self.log, self.out = place / "stderr", place / "stdout"
         with self.log.open("wb") as log, self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", script, "demo", "--json", *arguments],
+                [str(python), "-c", script, "demo", "--json", *arguments],
                 stdout=out,
                 stderr=log,
                 cwd=place,
-                env={**ELSEWHERE, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(place)},
+                env={**ELSEWHERE, "PATH": os.environ["PATH"], "PYTHONPATH": str(code), "TMPDIR": str(place)},
                 start_new_session=True,
             )
 
@@ -179,6 +185,23 @@ def test_with_keep_everything_answers_until_it_is_stopped(place: Path) -> None:
     demo.process.send_signal(signal.SIGINT)
     assert demo.end(40) == 0, demo.said
     assert not alive(family) and not left_behind(place)
+
+
+def test_the_demo_of_an_installed_wheel_needs_no_checkout(place: Path) -> None:
+    source, installed = place / "source", place / "installed"
+    for package in ("streams", "agents", "db", "orderwatch"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "config.yaml"):
+        shutil.copy(ROOT / name, source)
+    venv.create(installed, symlinks=True)
+    python = installed / "bin" / "python"
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(installed)}))
+    (packages / "locked.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")  # what it depends on
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--ignore-installed", "--no-build-isolation", str(source)], check=True, timeout=100)
+    shutil.rmtree(source)
+    demo = Running(place, "--orders", "12", code=packages, python=python)
+    assert demo.end(100) == 0, demo.said
 
 
 def test_two_demos_at_once_do_not_collide(place: Path) -> None:
