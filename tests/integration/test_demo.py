@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.waiting import wait_until
@@ -82,22 +83,14 @@ class Running:
 
     def family(self) -> dict[int, str]:
         """Every process below it: process id -> command line."""
-        listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-        rows = [line.split(None, 2) for line in listed.splitlines()]
-        found: dict[int, str] = {}
-        parents = {self.process.pid}
-        while parents:
-            children = {int(pid): args for pid, parent, args in rows if int(parent) in parents}
-            found |= children
-            parents = set(children)
-        return found
+        below = psutil.process_iter(["pid", "cmdline"])
+        pids = {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+        return {one.pid: " ".join(one.info["cmdline"] or ()) for one in below if one.pid in pids}
 
 
 def alive(pids: dict[int, str]) -> dict[int, str]:
-    """Those of them that still run, by what ``ps`` says now."""
-    asked = ["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, pids))]
-    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
-    left = {int(pid) for pid, state in (line.split() for line in listed.splitlines()) if not state.startswith("Z")}
+    """Those of them that still run; a zombie does not."""
+    left = {one.pid for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE}
     return {pid: args for pid, args in pids.items() if pid in left}
 
 

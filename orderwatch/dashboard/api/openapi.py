@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of the application, and what its generator does not see by itself."""
 
 from importlib.metadata import version
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -42,10 +43,13 @@ class Described(JsonRenderPlugin):
 
 def completed(made: dict[str, Any]) -> dict[str, Any]:
     """Request bodies as msgspec itself describes them: the generator drops limits of fields that may be null, names of
-    mappings, and that there are no further fields."""
+    mappings, and that there are no further fields. Docstrings lose their indentation, as Python 3.13 takes it off."""
     bodies: tuple[type[msgspec.Struct], ...] = (*Strict.__subclasses__(), Called)
     _, components = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
-    schemas = made["components"]["schemas"] | {kind.__name__: components[kind.__name__] for kind in bodies}
+    described = {
+        kind.__name__: components[kind.__name__] | {"description": cleandoc(kind.__doc__ or "")} for kind in bodies
+    }
+    schemas = made["components"]["schemas"] | described
     return made | {"components": made["components"] | {"schemas": schemas}}
 
 
