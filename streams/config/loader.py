@@ -109,7 +109,8 @@ def load(path: Path, environ: Mapping[str, str], extra_checks: ExtraChecks | Non
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); expected a configuration file") from None
+        hint = "expected a configuration file; `orderwatch config init` writes one"
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); {hint}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name}: byte {error.start} is not UTF-8; expected UTF-8 text") from None
     raw, mistakes = yaml_reader.read(text)
