@@ -4,6 +4,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streams.config.loader import tier_name
+from streams.topics import CHECK
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -28,6 +31,11 @@ class Schedule:
 def tier_within(tiers: Sequence[float], seconds: float) -> float:
     """The longest tier that is not longer than ``seconds``; the shortest one when none is."""
     return tiers[max(bisect_right(tiers, seconds + 0.001) - 1, 0)]
+
+
+def topic_for(tiers: Sequence[float], seconds: float) -> str:
+    """Logical topic of a check due in ``seconds``: ``orders.check``, or the shortest tier that is long enough."""
+    return CHECK if seconds <= 0 else tier_name(tier_for(tiers, seconds))
 
 
 def tier_for(tiers: Sequence[float], seconds: float) -> float:

@@ -10,14 +10,14 @@ import structlog
 
 from agents.domain import outbound_events
 from agents.domain.routing import Account, Routing
-from agents.domain.schedule import tier_for
+from agents.domain.schedule import topic_for
 from agents.gateway.gateway import Lane
 from agents.runtime import in_flight
 from db.clock import Clock
 from db.ledger import Ledger
 from db.rows import Attempt, Change, Key, OrderState
 from streams import metrics
-from streams.config.loader import Config, tier_name
+from streams.config.loader import Config
 from streams.errors import LedgerBehind, OrderNotFound, StoreUnavailable
 from streams.kafka.producer import Emitter
 from streams.order import AttemptState
@@ -67,7 +67,7 @@ class HandlerContext:
 
     def topic_for(self, delay_s: float) -> str:
         """``orders.check`` for what is due, else the shortest tier that is long enough."""
-        return "orders.check" if delay_s <= 0 else tier_name(tier_for(self.tiers, delay_s))
+        return topic_for(self.tiers, delay_s)
 
     def account(self, row: Attempt) -> Account | None:
         """The integration of an attempt, unless it left the configuration."""

@@ -21,9 +21,7 @@ _LETTERS = str.maketrans({"ı": "i", "ß": "ss", "ø": "o", "ة": "ه", "ى": "�
 
 
 def plain(text: str) -> str:
-    ""
-    "``text`` for comparison: entities resolved, compatibility forms and marks dropped, lower case, single blanks."
-    ""
+    """``text`` for comparison: entities resolved, compatibility forms and marks dropped, lower case, one blank."""
     text = html.unescape(html.unescape(text))
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKD", text.replace("İ", "i").replace("I", "i")))
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
@@ -42,16 +40,14 @@ DUPLICATE = (
 #: The customer owns the goods: says nothing about our reference, where no word of an order stands beside it.
 OWNED = (
     "daha once almis", "daha once satin almis", "zaten almis", "zaten sahip", "already own", "already purchased",
-    "already bought",
-    "already has", "already have", "يملك", "اشترى",
+    "already bought", "already has", "already have", "يملك", "اشترى",
 )  # fmt: skip
 _ABOUT_ORDER = ("order", "siparis", "islem", "referans", "reference", "uuid", "talep", "طلب", "مرجع")
 
 #: Too fast: nothing was done, and the same may be asked again after a while.
 RATE_LIMIT = (
     "cok sik", "cok fazla istek", "cok fazla islem", "istek limiti", "istek siniri", "hiz siniri", "sn bekle",
-    "saniye bekle",
-    "dakika bekle", "lutfen bekle",
+    "saniye bekle", "dakika bekle", "lutfen bekle",
     "too many", "rate limit", "slow down", "too fast", "throttl", "request limit",
     "طلبات كثيره", "عدد الطلبات", "تجاوزت الحد", "تجاوز الحد",
 )  # fmt: skip
@@ -69,8 +65,7 @@ UNSURE = (
     "sqlstate", "mysql", "deadlock", "database", "connection", "gone away", "not answer", "no answer",
     "no response", "not respond",
     "processed", "processing", "in progress", "in process", "order created", "order received", "pending", "gateway",
-    "maintenance",
-    "service unavailable", "temporarily",
+    "maintenance", "service unavailable", "temporarily",
     "خطا غير متوقع", "حدث خطا", "خطا غير معروف", "غير معروف", "خطا في النظام", "خطا داخلي", "المهله",
     "قيد المعالجه", "قيد التنفيذ",
     "قيد الانتظار", "لم يستجب", "لم يرد", "قاعده البيانات", "الاتصال", "صيانه", "جاري",
@@ -123,8 +118,7 @@ NOT_FOUND = (
     "bulunamadi", "bulunamamistir", "bulunmamaktadir", "bulunmuyor", "kayit yok", "islem yok", "siparis yok",
     "gecersiz referans",
     "tanimsiz referans", "not found", "no such", "does not exist", "no order", "no record", "invalid reference",
-    "غير موجود",
-    "لم يتم العثور", "لا يوجد طلب",
+    "غير موجود", "لم يتم العثور", "لا يوجد طلب",
 )  # fmt: skip
 #: What was not found is not an order.
 _NOT_AN_ORDER = (
@@ -199,8 +193,6 @@ def says_not_found(text: str) -> bool:
 
 
 def is_no_code(text: str) -> bool:
-    ""
-    "Whether a field that should hold a code holds none: nothing visible, punctuation, zeros, or a word of the table."
-    ""
+    """Whether a field for a code holds none: nothing visible, punctuation, zeros, or a word of the table."""
     letters = "".join(letter for letter in plain(text) if letter.isalnum())
     return not letters.strip("0") or letters in NO_CODE

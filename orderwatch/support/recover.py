@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from agents.diagnosis.dry_run import dry_routing
 from agents.domain import outbound_events
 from agents.domain.recovery import ATTENTION, Facts, reconciled, unopened, without_created
-from agents.domain.schedule import tier_for
+from agents.domain.schedule import topic_for
 from db import identity, recovery
 from db.clock import Clock
 from db.ledger import Ledger
@@ -26,7 +27,7 @@ from db.reads import queries
 from db.rows import Change, Key, OrderState
 from orderwatch.support.session import with_stored_catalog
 from streams import topics
-from streams.config.loader import Config, tier_name
+from streams.config.loader import Config
 from streams.errors import EventError
 from streams.events import Attention, Check, Created, Event, Referenced, StatusChanged, decode
 from streams.kafka.producer import Outgoing, Told, follow, message
@@ -164,11 +165,7 @@ async def _write_all(
     clock = Clock(asyncio.get_running_loop())
     clock.observe(queries.database_now(engine))
     config = with_stored_catalog(config, engine)
-    tiers = config.tiers()
-
-    def tier_of(delay_s: float) -> str:
-        return topics.CHECK if delay_s <= 0 else tier_name(tier_for(tiers, delay_s))
-
+    tier_of = partial(topic_for, config.tiers())
     with ThreadPoolExecutor(2) as executor:
         one = _One(Ledger(engine, executor, clock), dry_routing(config), clock, config.checks.deadline, done, dry_run)
         keys = dict.fromkeys(chain(facts, recovery.open_orders(engine)))
