@@ -24,7 +24,7 @@ from orderwatch.localservers.bundled import free_port
 from streams.kafka.producer import apply_topics
 from streams.topics import every
 from tests.integration.conftest import Start
-from tests.integration.test_kafka_accidents import orders, orderwatch
+from tests.integration.test_kafka_accidents import orders
 from tests.parts import ROOT, Kafka
 from tests.system import System
 
@@ -130,10 +130,10 @@ def test_a_worker_needs_the_rights_of_the_document_and_no_more(guarded: Guarded,
 
 
 def test_tail_needs_the_rights_of_the_document(guarded: Guarded, system: System) -> None:
-    refused = orderwatch(system, "tail", "orders.created", "--from-start", "--until-end")
+    refused = system.command("tail", "orders.created", "--from-start", "--until-end")
     assert refused.returncode == 2
     grant(guarded, system, "reader")
-    allowed = orderwatch(system, "tail", "orders.created", "--from-start", "--until-end")
+    allowed = system.command("tail", "orders.created", "--from-start", "--until-end")
     assert (allowed.returncode, allowed.stderr) == (0, "")
 
 
@@ -146,7 +146,7 @@ def test_topics_are_applied_with_the_rights_of_the_document(guarded: Guarded, sy
 
 def test_a_right_that_is_missing_is_named_with_its_document(guarded: Guarded, system: System) -> None:
     grant(guarded, system, "worker")
-    said = orderwatch(system, "topics", "apply")
+    said = system.command("topics", "apply")
     assert said.returncode == 2
     assert "uthorization failed" in said.stderr and "docs/operating.md" in said.stderr
     assert "Traceback" not in said.stderr
@@ -156,7 +156,7 @@ def test_a_right_that_is_missing_is_named_with_its_document(guarded: Guarded, sy
 def test_a_wrong_password_is_said_without_credentials(guarded: Guarded, system: System, words: tuple[str, ...]) -> None:
     system.config_path.write_text(system.config_path.read_text("utf-8").replace(PASSWORD, "planted-wrong"), "utf-8")
     began = time.monotonic()
-    said = orderwatch(system, *words)
+    said = system.command(*words)
     assert said.returncode == 2
     assert "Authentication failed" in said.stderr or "uthenticat" in said.stderr
     assert "planted" not in said.stderr + said.stdout
@@ -166,5 +166,5 @@ def test_a_wrong_password_is_said_without_credentials(guarded: Guarded, system: 
 def test_tls_to_a_broker_without_it_says_so(guarded: Guarded, system: System) -> None:
     text = system.config_path.read_text("utf-8").replace("SASL_PLAINTEXT", "SASL_SSL")
     system.config_path.write_text(text, "utf-8")
-    said = orderwatch(system, "worker", "--wait", "1")
+    said = system.command("worker", "--wait", "1")
     assert said.returncode == 2 and "SSL" in said.stderr
